@@ -1,0 +1,227 @@
+// The kernels of a device. The one virtual seam between ops and hardware.
+//
+// Kernels never allocate and never check: ops do both, and hand over workspaces as big as the
+// backend's *_workspace() says, in bytes. What is written is the first argument. Activations are
+// f64, f32 or bf16; statistics, weights' values, gradients and sums are accumulation(dtype) unless
+// said otherwise. Two-dim tensors may have a pitch; others are contiguous. Rows are tokens.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/philox.h"
+#include "core/tensor.h"
+
+namespace pf {
+
+// Which keys a query sees: one rectangle of the score matrix. `causal` keeps what is not after the
+// diagonal through the rectangle's bottom-right corner, `inverse_causal` what is not before the one
+// through its top-left corner, `both` both. Ranges are row numbers of q and of k; the areas of one
+// attention are disjoint.
+struct Area {
+  enum class Kind : std::uint8_t { full, causal, inverse_causal, both };
+  std::int64_t q_begin = 0, q_end = 0, k_begin = 0, k_end = 0;
+  Kind kind = Kind::full;
+};
+
+// q [tokens, heads * head_dim], k and v [keys, kv_heads * head_dim]; query head h sees KV head
+// h / (heads / kv_heads). Scores are scale * q . k.
+struct AttentionShape {
+  std::int64_t heads = 1, kv_heads = 1, head_dim = 1;
+  double scale = 1;
+};
+
+enum class RouterKind : std::uint8_t { softmax_top_k, top_k_softmax };
+
+// A weight as the products want it: several weights [groups, out_i, inputs] ([out_i, inputs] where
+// groups is 1), stacked along their outputs.
+struct Packed {
+  std::int64_t groups = 1, inputs = 0, outputs = 0;
+  DType type = DType::f32;    // of the products' operands
+  std::vector<Tensor> parts;  // the values, accumulation type
+  Tensor forward, backward;   // u8, blocked for x w' and for dy w; empty: products read the values
+};
+
+// Where a weight gradient goes: overwritten, or added to what is there.
+struct GradientTarget {
+  Tensor tensor;
+  bool adds = false;
+};
+
+// One AdamW step (Loshchilov and Hutter 2019, algorithm 2). Gradients are multiplied by
+// gradient_scale before anything else; corrections are 1 - beta^step.
+struct AdamWStep {
+  double lr = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, decay = 0;
+  double correction1 = 1, correction2 = 1, gradient_scale = 1;
+};
+struct AdamWTensor {
+  Tensor value, first, second, gradient;  // all of one shape and of the accumulation type
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual DeviceKind kind() const = 0;
+  virtual std::string description() const = 0;  // "cpu, 2 threads, avx512 amx_bf16"
+
+  virtual void* allocate(std::size_t bytes) = 0;  // 64-byte aligned; null when memory is out
+  virtual void release(void* data) = 0;
+
+  // --- Elementwise -------------------------------------------------------------------------------
+  virtual void fill(const Tensor& y, double value) = 0;     // any dtype
+  virtual void copy(const Tensor& y, const Tensor& x) = 0;  // casts between floating types
+  virtual void add(const Tensor& y, std::span<const Tensor> xs) = 0;  // y may be one of xs
+  virtual void scale(const Tensor& y, const Tensor& x, double factor) = 0;
+  // y = silu(gate) * up [* row]: gate, up [n, ffn]; row [n], accumulation type, or empty.
+  virtual void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, const Tensor& row) = 0;
+  virtual void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow,
+                               const Tensor& dy, const Tensor& gate, const Tensor& up,
+                               const Tensor& row) = 0;
+  // Keeps element (r, c) with probability 1 - p, scaled by 1 / (1 - p): its number is
+  // random.uniform(token[r] * width + first_column + c). token [n] i64. Its own backward.
+  virtual void dropout(const Tensor& y, const Tensor& x, double p, const Random& random,
+                       const Tensor& token, std::int64_t width, std::int64_t first_column) = 0;
+  // Element `index` of the block of `whole` that starts at `begin` is std * random.normal(its
+  // global row-major index). y is of the accumulation type.
+  virtual void normal(const Tensor& y, const Random& random, double std, const Shape& whole,
+                      std::span<const std::int64_t> begin) = 0;
+
+  // --- Products ----------------------------------------------------------------------------------
+  // Sizes of w.forward and w.backward for this backend; 0 when products read the values.
+  virtual std::size_t packed_bytes(const Packed& w) = 0;
+  virtual std::size_t pack_workspace(const Packed& w) = 0;
+  virtual void pack(Packed& w, const Tensor& work) = 0;  // from w.parts
+  // Rows of x are sorted by group, counts[g] of group g (one count for a plain product).
+  // y [n, outputs], x [n, inputs], dtype w.type. y may be wider in dtype (f32 of bf16 operands).
+  virtual std::size_t product_workspace(std::int64_t rows, const Packed& w) = 0;
+  virtual void product(const Tensor& y, const Tensor& x, const Packed& w,
+                       std::span<const std::int64_t> counts, const Tensor& work) = 0;
+  virtual void product_input_gradient(const Tensor& dx, const Tensor& dy, const Packed& w,
+                                      std::span<const std::int64_t> counts, const Tensor& work) = 0;
+  // dws[i] like w.parts[i]: dw[g] (+)= dy[g]' x[g]. A group without rows adds, or sets, zeros.
+  virtual void product_weight_gradient(std::span<const GradientTarget> dws, const Tensor& dy,
+                                       const Tensor& x, const Packed& w,
+                                       std::span<const std::int64_t> counts,
+                                       const Tensor& work) = 0;
+
+  // --- Rows --------------------------------------------------------------------------------------
+  // y[r] = w[ids[r] - first], zero where that row is not here. ids [n] i32; w values; y [n, dim].
+  virtual void embedding(const Tensor& y, const Tensor& ids, const Tensor& w,
+                         std::int64_t first) = 0;
+  virtual void embedding_backward(const GradientTarget& dw, const Tensor& ids, const Tensor& dy,
+                                  std::int64_t first) = 0;
+  // Over groups of w.size() columns (the whole row, or each head of it). scale [n, groups] = 1 /
+  // rms.
+  virtual void rms_norm(const Tensor& y, const Tensor& scale, const Tensor& x, const Tensor& w,
+                        double eps) = 0;
+  virtual std::size_t rms_norm_workspace(const Tensor& x, const Tensor& w) = 0;
+  virtual void rms_norm_backward(const Tensor& dx, const GradientTarget& dw, const Tensor& dy,
+                                 const Tensor& x, const Tensor& scale, const Tensor& w,
+                                 const Tensor& work) = 0;
+  // Turns pairs (c, c + head_dim / 2) of each head by the angle of the row's position (Su et al.
+  // 2021), or back. position [n] i32; table [positions, head_dim]: cos then sin, accumulation type.
+  virtual void rope(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor& table,
+                    bool inverse) = 0;
+  // y[r] = x[order[r] / per]; backward of sum_rows. order [m] i32.
+  virtual void take_rows(const Tensor& y, const Tensor& x, const Tensor& order,
+                         std::int64_t per) = 0;
+  // y[t] = sum over j < per of x[place[t * per + j]]; backward of take_rows. place [n * per] i32.
+  virtual void sum_rows(const Tensor& y, const Tensor& x, const Tensor& place,
+                        std::int64_t per) = 0;
+
+  // --- Attention ---------------------------------------------------------------------------------
+  // Never holds more than blocks of scores. lse [tokens, heads] is the log of each row's sum of
+  // exponentials; a row that sees nothing gives y = 0 and lse = -inf.
+  virtual std::size_t attention_workspace(const Tensor& q, const Tensor& k,
+                                          std::span<const Area> areas,
+                                          const AttentionShape& shape) = 0;
+  virtual void attention(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
+                         const Tensor& v, std::span<const Area> areas, const AttentionShape& shape,
+                         const Tensor& work) = 0;
+  virtual std::size_t attention_backward_workspace(const Tensor& q, const Tensor& k,
+                                                   std::span<const Area> areas,
+                                                   const AttentionShape& shape) = 0;
+  virtual void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv,
+                                  const Tensor& dy, const Tensor& y, const Tensor& lse,
+                                  const Tensor& q, const Tensor& k, const Tensor& v,
+                                  std::span<const Area> areas, const AttentionShape& shape,
+                                  const Tensor& work) = 0;
+
+  // --- Routing -----------------------------------------------------------------------------------
+  // From logits [n, experts] (accumulation type): scores [n, experts] = softmax(logits); lse [n];
+  // chosen [n, k] i32, ascending, the k largest (ties: the lower number); weights [n, k]: the
+  // chosen scores (softmax_top_k) or the softmax over the chosen logits (top_k_softmax).
+  virtual void route(const Tensor& scores, const Tensor& weights, const Tensor& lse,
+                     const Tensor& chosen, const Tensor& logits, RouterKind kind) = 0;
+  // `chosen` is given: weights, scores and lse as above for a routing decided before.
+  virtual void route_again(const Tensor& scores, const Tensor& weights, const Tensor& lse,
+                           const Tensor& chosen, const Tensor& logits, RouterKind kind) = 0;
+  virtual void route_backward(const Tensor& dlogits, const Tensor& dscores, const Tensor& dweights,
+                              const Tensor& dlse, const Tensor& scores, const Tensor& weights,
+                              const Tensor& chosen, RouterKind kind) = 0;
+  // Sorts the n * k choices by expert, stable. order [n k] i32: sorted position -> choice (token *
+  // k
+  // + j); place [n k] i32 its inverse; counts [experts] i64.
+  virtual void plan(const Tensor& order, const Tensor& place, const Tensor& counts,
+                    const Tensor& chosen) = 0;
+  // counts[segment[t], chosen[t, j]] += mask[t], from zero. counts [segments, experts], mask [n] of
+  // the accumulation type; segment [n] i32, or empty: all in the first.
+  virtual void count_choices(const Tensor& counts, const Tensor& chosen, const Tensor& mask,
+                             const Tensor& segment) = 0;
+
+  // --- Losses ------------------------------------------------------------------------------------
+  virtual void row_max(const Tensor& top, const Tensor& logits) = 0;  // top [n]
+  // exp_sum[r] = sum exp(logits[r] - top[r]); picked[r] = logits[r, target[r] - first], 0 if that
+  // column is not here. target [n] i32.
+  virtual void loss_parts(const Tensor& exp_sum, const Tensor& picked, const Tensor& logits,
+                          const Tensor& top, const Tensor& target, std::int64_t first) = 0;
+  virtual void loss_parts_backward(const Tensor& dlogits, const Tensor& dexp_sum,
+                                   const Tensor& dpicked, const Tensor& logits, const Tensor& top,
+                                   const Tensor& target, std::int64_t first) = 0;
+  // loss[] = factor * sum over r of mask[r] * (log(exp_sum[r]) + top[r] - picked[r]).
+  virtual void cross_entropy(const Tensor& loss, const Tensor& exp_sum, const Tensor& picked,
+                             const Tensor& top, const Tensor& mask, double factor) = 0;
+  virtual void cross_entropy_backward(const Tensor& dexp_sum, const Tensor& dpicked,
+                                      const Tensor& dloss, const Tensor& exp_sum,
+                                      const Tensor& mask, double factor) = 0;
+  // y[segment[t], c] = sum over t of mask[t] * x[t, c]; segment as in count_choices.
+  virtual void segment_sum(const Tensor& y, const Tensor& x, const Tensor& mask,
+                           const Tensor& segment) = 0;
+  virtual void segment_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& mask,
+                                    const Tensor& segment) = 0;
+  // y[] = factor * sum a * b, and da = factor * dy[] * b.
+  virtual void dot(const Tensor& y, const Tensor& a, const Tensor& b, double factor) = 0;
+  virtual void dot_backward(const Tensor& da, const Tensor& dy, const Tensor& b, double factor) = 0;
+  // Each row divided by its sum; a row of zeros stays.
+  virtual void normalise_rows(const Tensor& y, const Tensor& x) = 0;
+  // y[] = factor * sum mask * x^2, and dx = 2 factor * dy[] * mask * x.
+  virtual void square_sum(const Tensor& y, const Tensor& x, const Tensor& mask, double factor) = 0;
+  virtual void square_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
+                                   const Tensor& mask, double factor) = 0;
+
+  // --- Weights -----------------------------------------------------------------------------------
+  // y = sum of xs in order, and adds the sum of y's squares, each in f64, to squares[] (f64).
+  virtual void reduce(const Tensor& y, std::span<const Tensor> xs, const Tensor& squares) = 0;
+  virtual std::size_t adamw_workspace(std::span<const AdamWTensor> tensors,
+                                      const Packed* packed) = 0;
+  // Changes value, first and second; with `packed`, whose parts are exactly these values, rebuilds
+  // its blocked copies in the same pass.
+  virtual void adamw(std::span<const AdamWTensor> tensors, const AdamWStep& step, Packed* packed,
+                     const Tensor& work) = 0;
+
+  // The one way by which values become shapes: copies small integers to the host. Under meta it
+  // answers with `total` shared out evenly.
+  virtual std::vector<std::int64_t> read_counts(const Tensor& counts, std::int64_t total) = 0;
+};
+
+// With `workers` threads; see core/workers.h for `first_processor`.
+std::unique_ptr<Backend> make_cpu_backend(int workers, int first_processor = -1);
+// Shapes and bytes only. Packs and workspaces are as big as `target` would make them.
+std::unique_ptr<Backend> make_meta_backend(std::unique_ptr<Backend> target);
+// Throws Error where this build or this machine has no CUDA.
+std::unique_ptr<Backend> make_cuda_backend(int device);
+// "CUDA 13.0, 1 device: NVIDIA H100 80GB", or why there is none.
+std::string cuda_description();
+
+}  // namespace pf

@@ -1,0 +1,41 @@
+// Attention over areas on the CPU, by blocks of scores (Dao et al. 2022).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "core/backend.h"
+#include "core/tensor.h"
+#include "core/workers.h"
+
+namespace pf {
+
+// The section Attention of core/backend.h. Where this CPU has no fast bf16 product, or
+// `emulates_bf16`, operands are widened to f32: the same rounding, slower.
+class Attention {
+ public:
+  explicit Attention(Workers& workers, bool emulates_bf16 = false);
+  ~Attention();
+  Attention(const Attention&) = delete;
+  Attention& operator=(const Attention&) = delete;
+
+  std::size_t attention_workspace(const Tensor& q, const Tensor& k, std::span<const Area> areas,
+                                  const AttentionShape& shape);
+  void attention(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
+                 const Tensor& v, std::span<const Area> areas, const AttentionShape& shape,
+                 const Tensor& work);
+  std::size_t attention_backward_workspace(const Tensor& q, const Tensor& k,
+                                           std::span<const Area> areas,
+                                           const AttentionShape& shape);
+  void attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dy,
+                          const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
+                          const Tensor& v, std::span<const Area> areas, const AttentionShape& shape,
+                          const Tensor& work);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace pf

@@ -1,0 +1,389 @@
+#include "core/cpu/cpu_backend.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <cstring>
+
+#include "core/dtype.h"
+#include "core/error.h"
+
+namespace pf {
+namespace {
+
+// Below this many elements a kernel is quicker than waking the workers.
+constexpr std::int64_t least_elements = 16384;
+
+// Where pages of 2 MiB pay.
+constexpr std::size_t huge_page = std::size_t{2} << 20;
+
+std::array<std::byte, 8> pattern_of(DType type, double value) {
+  std::array<std::byte, 8> bytes{};
+  const auto put = [&](auto typed) { std::memcpy(bytes.data(), &typed, sizeof typed); };
+  switch (type) {
+    case DType::f64:
+      put(value);
+      break;
+    case DType::f32:
+      put(float(value));
+      break;
+    case DType::bf16:
+      put(Bf16(float(value)));
+      break;
+    case DType::i64:
+      put(std::int64_t(value));
+      break;
+    case DType::i32:
+      put(std::int32_t(value));
+      break;
+    case DType::u8:
+      put(std::uint8_t(value));
+      break;
+  }
+  return bytes;
+}
+
+// Repeats the first `size` bytes of a pattern.
+void repeat(std::byte* to, std::size_t bytes, const std::array<std::byte, 8>& pattern,
+            std::size_t size) {
+  if (std::ranges::all_of(pattern, [&](std::byte b) { return b == pattern[0]; }) ||
+      (size == 1 && bytes > 0)) {
+    std::memset(to, int(pattern[0]), bytes);
+    return;
+  }
+  constexpr std::size_t most = 4096;
+  for (std::size_t done = 0; done < bytes;) {
+    const std::size_t known = std::min(done, most);
+    const std::size_t part = done == 0 ? size : std::min(known, bytes - done);
+    std::memcpy(to + done, done == 0 ? pattern.data() : to, part);
+    done += part;
+  }
+}
+
+std::byte* row_of(const Tensor& x, std::int64_t row) {
+  return static_cast<std::byte*>(x.raw()) + std::size_t(row * x.pitch()) * size_of(x.dtype());
+}
+
+std::size_t rounded(std::size_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(int workers, int first_processor, Isa isa)
+    : isa_(isa),
+      workers_(workers, first_processor),
+      products_(workers_, isa != usable_isas().back()),
+      attention_(workers_, isa != usable_isas().back()) {}
+
+std::string CpuBackend::description() const {
+  const int count = workers_.count();
+  return "cpu, " + std::to_string(count) + (count == 1 ? " thread, " : " threads, ") +
+         processor_features(isa_);
+}
+
+// Large blocks are advised to use huge pages: they are touched as a whole, and often.
+void* CpuBackend::allocate(std::size_t bytes) {
+  const std::size_t alignment = bytes >= 2 * huge_page ? huge_page : 64;
+  void* data = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  if (data != nullptr && alignment == huge_page) madvise(data, bytes, MADV_HUGEPAGE);
+  return data;
+}
+
+void CpuBackend::release(void* data) {
+  std::free(data);
+}
+
+void CpuBackend::share(std::int64_t size, std::int64_t grain, std::int64_t cost, const Part& part) {
+  if (size == 0) return;
+  if (size * cost <= least_elements || workers_.count() == 1)
+    part(0, size, 0);
+  else
+    workers_.split(size, grain, part);
+}
+
+void CpuBackend::over_elements(const Tensor& y, const Part& part) {
+  share(y.size(), 1024, 1, part);
+}
+
+void CpuBackend::over_rows(std::int64_t rows, std::int64_t columns, const Part& part) {
+  share(rows, std::max<std::int64_t>(1, 1024 / std::max<std::int64_t>(1, columns)), columns, part);
+}
+
+double CpuBackend::add_up(std::int64_t size, std::int64_t columns,
+                          const std::function<double(std::int64_t, std::int64_t)>& part) {
+  const std::int64_t piece = std::max<std::int64_t>(1, 65536 / std::max<std::int64_t>(1, columns));
+  const std::int64_t pieces = (size + piece - 1) / piece;
+  std::vector<double> sums(std::size_t(pieces), 0.0);
+  share(pieces, 1, std::min(size, piece) * columns, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t i = begin; i < end; ++i)
+      sums[std::size_t(i)] = part(i * piece, std::min(size, (i + 1) * piece));
+  });
+  double total = 0;
+  for (double sum : sums) total += sum;
+  return total;
+}
+
+// --- Elementwise ---------------------------------------------------------------------------------
+
+void CpuBackend::fill(const Tensor& y, double value) {
+  const auto pattern = pattern_of(y.dtype(), value);
+  const std::size_t size = size_of(y.dtype());
+  if (y.is_contiguous())
+    return over_elements(y, [&](std::int64_t begin, std::int64_t end, int) {
+      repeat(row_of(y, 0) + std::size_t(begin) * size, std::size_t(end - begin) * size, pattern,
+             size);
+    });
+  over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t r = begin; r < end; ++r)
+      repeat(row_of(y, r), std::size_t(y.columns()) * size, pattern, size);
+  });
+}
+
+void CpuBackend::copy(const Tensor& y, const Tensor& x) {
+  if (y.dtype() != x.dtype())
+    return over_elements(
+        y, [&](std::int64_t begin, std::int64_t end, int) { of(y).copy(y, x, begin, end); });
+  const std::size_t size = size_of(y.dtype());
+  if (y.is_contiguous() && x.is_contiguous())
+    return over_elements(y, [&](std::int64_t begin, std::int64_t end, int) {
+      std::memcpy(row_of(y, 0) + std::size_t(begin) * size,
+                  row_of(x, 0) + std::size_t(begin) * size, std::size_t(end - begin) * size);
+    });
+  over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t r = begin; r < end; ++r)
+      std::memcpy(row_of(y, r), row_of(x, r), std::size_t(y.columns()) * size);
+  });
+}
+
+void CpuBackend::add(const Tensor& y, std::span<const Tensor> xs) {
+  over_elements(y,
+                [&](std::int64_t begin, std::int64_t end, int) { of(y).add(y, xs, begin, end); });
+}
+
+void CpuBackend::scale(const Tensor& y, const Tensor& x, double factor) {
+  over_elements(
+      y, [&](std::int64_t begin, std::int64_t end, int) { of(y).scale(y, x, factor, begin, end); });
+}
+
+void CpuBackend::swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, const Tensor& row) {
+  over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(y).swiglu(y, gate, up, row, begin, end);
+  });
+}
+
+void CpuBackend::swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow,
+                                 const Tensor& dy, const Tensor& gate, const Tensor& up,
+                                 const Tensor& row) {
+  over_rows(dy.rows(), dy.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(dy).swiglu_backward(dgate, dup, drow, dy, gate, up, row, begin, end);
+  });
+}
+
+void CpuBackend::dropout(const Tensor& y, const Tensor& x, double p, const Random& random,
+                         const Tensor& token, std::int64_t width, std::int64_t first_column) {
+  over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(y).dropout(y, x, p, random, token, width, first_column, begin, end);
+  });
+}
+
+void CpuBackend::normal(const Tensor& y, const Random& random, double std, const Shape& whole,
+                        std::span<const std::int64_t> begin) {
+  over_elements(y, [&](std::int64_t from, std::int64_t to, int) {
+    of(y).normal(y, random, std, whole, begin, from, to);
+  });
+}
+
+// --- Rows ----------------------------------------------------------------------------------------
+
+void CpuBackend::embedding(const Tensor& y, const Tensor& ids, const Tensor& w,
+                           std::int64_t first) {
+  over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(y).embedding(y, ids, w, first, begin, end);
+  });
+}
+
+// Workers own columns: a row's gradients are added in the order of its tokens.
+void CpuBackend::embedding_backward(const GradientTarget& dw, const Tensor& ids, const Tensor& dy,
+                                    std::int64_t first) {
+  if (!dw.adds) fill(dw.tensor, 0);
+  share(dy.columns(), 32, dy.rows(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(dy).embedding_backward(dw.tensor, ids, dy, first, begin, end);
+  });
+}
+
+void CpuBackend::rms_norm(const Tensor& y, const Tensor& scale, const Tensor& x, const Tensor& w,
+                          double eps) {
+  over_rows(x.rows(), x.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(x).rms_norm(y, scale, x, w, eps, begin, end);
+  });
+}
+
+// A row of sums for each worker.
+std::size_t CpuBackend::rms_norm_workspace(const Tensor& x, const Tensor& w) {
+  return std::size_t(workers_.count()) *
+         rounded(std::size_t(w.size()) * size_of(accumulation(x.dtype())));
+}
+
+void CpuBackend::rms_norm_backward(const Tensor& dx, const GradientTarget& dw, const Tensor& dy,
+                                   const Tensor& x, const Tensor& scale, const Tensor& w,
+                                   const Tensor& work) {
+  const std::size_t element = size_of(accumulation(x.dtype()));
+  const std::size_t bytes = rounded(std::size_t(w.size()) * element);
+  std::byte* sums = dw.tensor ? row_of(work, 0) : nullptr;
+  if (sums != nullptr) std::memset(sums, 0, bytes * std::size_t(workers_.count()));
+  over_rows(x.rows(), x.columns(), [&](std::int64_t begin, std::int64_t end, int worker) {
+    std::byte* own = sums == nullptr ? nullptr : sums + std::size_t(worker) * bytes;
+    of(x).rms_norm_backward(dx, own, dy, x, scale, w, begin, end);
+  });
+  if (sums != nullptr)
+    of(x).add_sums(dw, sums, workers_.count(), std::int64_t(bytes / element), 0, w.size());
+}
+
+void CpuBackend::rope(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor& table,
+                      bool inverse) {
+  over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(y).rope(y, x, position, table, inverse, begin, end);
+  });
+}
+
+void CpuBackend::take_rows(const Tensor& y, const Tensor& x, const Tensor& order,
+                           std::int64_t per) {
+  const std::size_t bytes = std::size_t(y.columns()) * size_of(y.dtype());
+  const auto* from = order.data<std::int32_t>();
+  over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t r = begin; r < end; ++r)
+      std::memcpy(row_of(y, r), row_of(x, from[r] / per), bytes);
+  });
+}
+
+void CpuBackend::sum_rows(const Tensor& y, const Tensor& x, const Tensor& place, std::int64_t per) {
+  over_rows(y.rows(), y.columns() * per, [&](std::int64_t begin, std::int64_t end, int) {
+    of(y).sum_rows(y, x, place, per, begin, end);
+  });
+}
+
+// --- Products and attention
+// -----------------------------------------------------------------------
+
+std::size_t CpuBackend::packed_bytes(const Packed& w) {
+  return products_.packed_bytes(w);
+}
+
+std::size_t CpuBackend::pack_workspace(const Packed& w) {
+  return products_.pack_workspace(w);
+}
+
+void CpuBackend::pack(Packed& w, const Tensor& work) {
+  products_.pack(w, work);
+}
+
+std::size_t CpuBackend::product_workspace(std::int64_t rows, const Packed& w) {
+  return products_.product_workspace(rows, w);
+}
+
+void CpuBackend::product(const Tensor& y, const Tensor& x, const Packed& w,
+                         std::span<const std::int64_t> counts, const Tensor& work) {
+  products_.product(y, x, w, counts, work);
+}
+
+void CpuBackend::product_input_gradient(const Tensor& dx, const Tensor& dy, const Packed& w,
+                                        std::span<const std::int64_t> counts, const Tensor& work) {
+  products_.product_input_gradient(dx, dy, w, counts, work);
+}
+
+void CpuBackend::product_weight_gradient(std::span<const GradientTarget> dws, const Tensor& dy,
+                                         const Tensor& x, const Packed& w,
+                                         std::span<const std::int64_t> counts, const Tensor& work) {
+  products_.product_weight_gradient(dws, dy, x, w, counts, work);
+}
+
+std::size_t CpuBackend::attention_workspace(const Tensor& q, const Tensor& k,
+                                            std::span<const Area> areas,
+                                            const AttentionShape& shape) {
+  return attention_.attention_workspace(q, k, areas, shape);
+}
+
+void CpuBackend::attention(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
+                           const Tensor& v, std::span<const Area> areas,
+                           const AttentionShape& shape, const Tensor& work) {
+  attention_.attention(y, lse, q, k, v, areas, shape, work);
+}
+
+std::size_t CpuBackend::attention_backward_workspace(const Tensor& q, const Tensor& k,
+                                                     std::span<const Area> areas,
+                                                     const AttentionShape& shape) {
+  return attention_.attention_backward_workspace(q, k, areas, shape);
+}
+
+void CpuBackend::attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv,
+                                    const Tensor& dy, const Tensor& y, const Tensor& lse,
+                                    const Tensor& q, const Tensor& k, const Tensor& v,
+                                    std::span<const Area> areas, const AttentionShape& shape,
+                                    const Tensor& work) {
+  attention_.attention_backward(dq, dk, dv, dy, y, lse, q, k, v, areas, shape, work);
+}
+
+// --- Weights -------------------------------------------------------------------------------------
+
+void CpuBackend::reduce(const Tensor& y, std::span<const Tensor> xs, const Tensor& squares) {
+  const double sum = add_up(y.size(), 1, [&](std::int64_t begin, std::int64_t end) {
+    return of(y).reduce(y, xs, begin, end);
+  });
+  *squares.data<double>() += sum;
+}
+
+std::size_t CpuBackend::adamw_workspace(std::span<const AdamWTensor>, const Packed* packed) {
+  if (packed == nullptr || !packed->forward) return 0;
+  if (!packs_by_group(*packed)) return products_.pack_workspace(*packed);
+  return std::size_t(workers_.count()) *
+         rounded(std::size_t(packed->outputs * packed->inputs) * sizeof(Bf16));
+}
+
+// With more groups than workers each group is packed while its new values are in the cache.
+bool CpuBackend::packs_by_group(const Packed& packed) const {
+  return packed.type == DType::bf16 && packed.groups >= workers_.count();
+}
+
+void CpuBackend::adamw(std::span<const AdamWTensor> tensors, const AdamWStep& step, Packed* packed,
+                       const Tensor& work) {
+  if (packed != nullptr && packed->forward && packs_by_group(*packed))
+    return adamw_by_group(tensors, step, *packed, work);
+  for (const AdamWTensor& tensor : tensors)
+    over_elements(tensor.value, [&](std::int64_t begin, std::int64_t end, int) {
+      of(tensor.value).adamw(tensor, step, nullptr, begin, end);
+    });
+  if (packed != nullptr && packed->forward) products_.pack(*packed, work);
+}
+
+void CpuBackend::adamw_by_group(std::span<const AdamWTensor> tensors, const AdamWStep& step,
+                                Packed& packed, const Tensor& work) {
+  const std::int64_t values = packed.outputs * packed.inputs;
+  const std::size_t bytes = rounded(std::size_t(values) * sizeof(Bf16));
+  workers_.split(packed.groups, 1, [&](std::int64_t begin, std::int64_t end, int worker) {
+    auto* plain = reinterpret_cast<Bf16*>(row_of(work, 0) + std::size_t(worker) * bytes);
+    for (std::int64_t group = begin; group < end; ++group) {
+      Bf16* to = plain;
+      for (const AdamWTensor& tensor : tensors) {
+        const std::int64_t size = tensor.value.size() / packed.groups;
+        of(tensor.value).adamw(tensor, step, to, group * size, (group + 1) * size);
+        to += size;
+      }
+      products_.pack_group(packed, group, plain, worker);
+    }
+  });
+}
+
+std::vector<std::int64_t> CpuBackend::read_counts(const Tensor& counts, std::int64_t) {
+  if (counts.dtype() == DType::i64) return counts.to_vector<std::int64_t>();
+  const auto narrow = counts.to_vector<std::int32_t>();
+  return {narrow.begin(), narrow.end()};
+}
+
+std::unique_ptr<Backend> make_cpu_backend(int workers, int first_processor) {
+  return std::make_unique<CpuBackend>(workers, first_processor);
+}
+
+}  // namespace pf

@@ -1,0 +1,174 @@
+// Routing and losses on the CPU.
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "core/cpu/cpu_backend.h"
+#include "core/dtype.h"
+
+namespace pf {
+
+void CpuBackend::route(const Tensor& scores, const Tensor& weights, const Tensor& lse,
+                       const Tensor& chosen, const Tensor& logits, RouterKind kind) {
+  over_rows(logits.rows(), 4 * logits.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(logits).route(scores, weights, lse, chosen, logits, kind, false, begin, end);
+  });
+}
+
+void CpuBackend::route_again(const Tensor& scores, const Tensor& weights, const Tensor& lse,
+                             const Tensor& chosen, const Tensor& logits, RouterKind kind) {
+  over_rows(logits.rows(), logits.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(logits).route(scores, weights, lse, chosen, logits, kind, true, begin, end);
+  });
+}
+
+void CpuBackend::route_backward(const Tensor& dlogits, const Tensor& dscores,
+                                const Tensor& dweights, const Tensor& dlse, const Tensor& scores,
+                                const Tensor& weights, const Tensor& chosen, RouterKind kind) {
+  over_rows(dlogits.rows(), dlogits.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(dlogits).route_backward(dlogits, dscores, dweights, dlse, scores, weights, chosen, kind,
+                               begin, end);
+  });
+}
+
+// A counting sort.
+void CpuBackend::plan(const Tensor& order, const Tensor& place, const Tensor& counts,
+                      const Tensor& chosen) {
+  auto* sorted = order.data<std::int32_t>();
+  auto* places = place.data<std::int32_t>();
+  auto* count = counts.data<std::int64_t>();
+  const std::int64_t experts = counts.size(), k = chosen.columns(), pitch = chosen.pitch();
+  const auto* choice = chosen.data<std::int32_t>();
+  std::fill_n(count, experts, 0);
+  for (std::int64_t t = 0; t < chosen.rows(); ++t)
+    for (std::int64_t j = 0; j < k; ++j) ++count[choice[t * pitch + j]];
+  std::vector<std::int64_t> next(std::size_t(experts), 0);
+  for (std::int64_t e = 1; e < experts; ++e)
+    next[std::size_t(e)] = next[std::size_t(e - 1)] + count[e - 1];
+  for (std::int64_t t = 0; t < chosen.rows(); ++t)
+    for (std::int64_t j = 0; j < k; ++j) {
+      const std::int64_t to = next[std::size_t(choice[t * pitch + j])]++;
+      sorted[to] = std::int32_t(t * k + j);
+      places[t * k + j] = std::int32_t(to);
+    }
+}
+
+void CpuBackend::count_choices(const Tensor& counts, const Tensor& chosen, const Tensor& mask,
+                               const Tensor& segment) {
+  fill(counts, 0);
+  const auto* segments = segment ? segment.data<std::int32_t>() : nullptr;
+  const auto* choice = chosen.data<std::int32_t>();
+  const auto count = [&]<class A>(A* to, const A* weight) {
+    for (std::int64_t t = 0; t < chosen.rows(); ++t) {
+      A* row = to + (segments ? segments[t] : 0) * counts.pitch();
+      for (std::int64_t j = 0; j < chosen.columns(); ++j)
+        row[choice[t * chosen.pitch() + j]] += weight[t];
+    }
+  };
+  if (counts.dtype() == DType::f64)
+    count(counts.data<double>(), mask.data<double>());
+  else
+    count(counts.data<float>(), mask.data<float>());
+}
+
+// --- Losses --------------------------------------------------------------------------------------
+
+void CpuBackend::row_max(const Tensor& top, const Tensor& logits) {
+  over_rows(logits.rows(), logits.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(logits).row_max(top, logits, begin, end);
+  });
+}
+
+void CpuBackend::loss_parts(const Tensor& exp_sum, const Tensor& picked, const Tensor& logits,
+                            const Tensor& top, const Tensor& target, std::int64_t first) {
+  over_rows(logits.rows(), logits.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(logits).loss_parts(exp_sum, picked, logits, top, target, first, begin, end);
+  });
+}
+
+void CpuBackend::loss_parts_backward(const Tensor& dlogits, const Tensor& dexp_sum,
+                                     const Tensor& dpicked, const Tensor& logits, const Tensor& top,
+                                     const Tensor& target, std::int64_t first) {
+  over_rows(logits.rows(), logits.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(logits).loss_parts_backward(dlogits, dexp_sum, dpicked, logits, top, target, first, begin,
+                                   end);
+  });
+}
+
+void CpuBackend::cross_entropy(const Tensor& loss, const Tensor& exp_sum, const Tensor& picked,
+                               const Tensor& top, const Tensor& mask, double factor) {
+  const double sum = add_up(mask.size(), 16, [&](std::int64_t begin, std::int64_t end) {
+    return of(loss).cross_entropy(exp_sum, picked, top, mask, begin, end);
+  });
+  fill(loss, factor * sum);
+}
+
+void CpuBackend::cross_entropy_backward(const Tensor& dexp_sum, const Tensor& dpicked,
+                                        const Tensor& dloss, const Tensor& exp_sum,
+                                        const Tensor& mask, double factor) {
+  const double seed = factor * dloss.item();
+  over_elements(mask, [&](std::int64_t begin, std::int64_t end, int) {
+    of(mask).cross_entropy_backward(dexp_sum, dpicked, seed, exp_sum, mask, begin, end);
+  });
+}
+
+// Workers own columns: rows are added in order.
+void CpuBackend::segment_sum(const Tensor& y, const Tensor& x, const Tensor& mask,
+                             const Tensor& segment) {
+  share(y.columns(), 32, x.rows(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(x).segment_sum(y, x, mask, segment, begin, end);
+  });
+}
+
+void CpuBackend::segment_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& mask,
+                                      const Tensor& segment) {
+  over_rows(dx.rows(), dx.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(dx).segment_sum_backward(dx, dy, mask, segment, begin, end);
+  });
+}
+
+void CpuBackend::dot(const Tensor& y, const Tensor& a, const Tensor& b, double factor) {
+  const double sum = add_up(a.size(), 1, [&](std::int64_t begin, std::int64_t end) {
+    return of(a).dot(a, b, begin, end);
+  });
+  fill(y, factor * sum);
+}
+
+void CpuBackend::dot_backward(const Tensor& da, const Tensor& dy, const Tensor& b, double factor) {
+  scale(da, b, factor * dy.item());
+}
+
+void CpuBackend::normalise_rows(const Tensor& y, const Tensor& x) {
+  over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(y).normalise_rows(y, x, begin, end);
+  });
+}
+
+namespace {
+
+// How many values `mask` has for x: one for each row, or for each element of a one-dim x.
+std::int64_t masked_rows(const Tensor& x) {
+  return x.shape().dims() == 1 ? x.size() : x.rows();
+}
+
+}  // namespace
+
+void CpuBackend::square_sum(const Tensor& y, const Tensor& x, const Tensor& mask, double factor) {
+  const std::int64_t rows = masked_rows(x), columns = x.size() / std::max<std::int64_t>(1, rows);
+  const double sum = add_up(rows, columns, [&](std::int64_t begin, std::int64_t end) {
+    return of(x).square_sum(x, mask, begin, end);
+  });
+  fill(y, factor * sum);
+}
+
+void CpuBackend::square_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
+                                     const Tensor& mask, double factor) {
+  const double seed = factor * dy.item();
+  const std::int64_t rows = masked_rows(x), columns = x.size() / std::max<std::int64_t>(1, rows);
+  over_rows(rows, columns, [&](std::int64_t begin, std::int64_t end, int) {
+    of(x).square_sum_backward(dx, seed, x, mask, begin, end);
+  });
+}
+
+}  // namespace pf

@@ -1,0 +1,158 @@
+// Elementwise kernels. See kernels.h.
+
+// Sums that stay in the first cache while tensors are added to them.
+constexpr std::int64_t block = 2048;
+
+// into[0, count) = the sum of xs there.
+template <class T>
+void add_block(Sum<T>* into, std::span<const Tensor> xs, std::int64_t row, std::int64_t column,
+               std::int64_t count) {
+  using A = Sum<T>;
+  const T* a = at<T>(xs[0], row, column);
+  if (xs.size() == 1)
+    return sweep<A>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+      store<A>(into + c, load<A>(a + c, n), n);
+    });
+  const T* b = at<T>(xs[1], row, column);
+  sweep<A>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+    store<A>(into + c, load<A>(a + c, n) + load<A>(b + c, n), n);
+  });
+  for (const Tensor& x : xs.subspan(2)) {
+    const T* from = at<T>(x, row, column);
+    sweep<A>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+      store<A>(into + c, load<A>(into + c, n) + load<A>(from + c, n), n);
+    });
+  }
+}
+
+// f(to, sums, count) for each block of y = the sum of xs.
+template <class T, class F>
+void each_sum(const Tensor& y, std::span<const Tensor> xs, std::int64_t begin, std::int64_t end,
+              F f) {
+  Runs runs(y);
+  for (const Tensor& x : xs) runs.join(x);
+  alignas(64) Sum<T> sums[block];
+  runs(begin, end, [&](std::int64_t row, std::int64_t column, std::int64_t count) {
+    for (std::int64_t done = 0; done < count; done += block) {
+      const std::int64_t part = std::min(block, count - done);
+      add_block<T>(sums, xs, row, column + done, part);
+      f(at<T>(y, row, column + done), sums, part);
+    }
+  });
+}
+
+template <class T>
+void add(const Tensor& y, std::span<const Tensor> xs, std::int64_t begin, std::int64_t end) {
+  using A = Sum<T>;
+  each_sum<T>(y, xs, begin, end, [](T* to, const A* sums, std::int64_t count) {
+    sweep<A>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+      store<A>(to + c, load<A>(sums + c, n), n);
+    });
+  });
+}
+
+template <class T>
+double reduce(const Tensor& y, std::span<const Tensor> xs, std::int64_t begin, std::int64_t end) {
+  using A = Sum<T>;
+  Vector<double> squares{};
+  each_sum<T>(y, xs, begin, end, [&](T* to, const A* sums, std::int64_t count) {
+    sweep<A>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+      store<A>(to + c, load<A>(sums + c, n), n);
+    });
+    sweep<double>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+      const Vector<double> value = load<double>(to + c, n);
+      squares += value * value;
+    });
+  });
+  return sum(squares);
+}
+
+template <class To, class From>
+void cast(const Tensor& y, const Tensor& x, std::int64_t begin, std::int64_t end) {
+  using A = std::conditional_t<sizeof(To) == 8 || sizeof(From) == 8, double, float>;
+  Runs(y, x)(begin, end, [&](std::int64_t row, std::int64_t column, std::int64_t count) {
+    To* to = at<To>(y, row, column);
+    const From* from = at<From>(x, row, column);
+    sweep<A>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+      store<A>(to + c, load<A>(from + c, n), n);
+    });
+  });
+}
+
+template <class T>
+void copy(const Tensor& y, const Tensor& x, std::int64_t begin, std::int64_t end) {
+  switch (x.dtype()) {
+    case DType::f64: return cast<T, double>(y, x, begin, end);
+    case DType::f32: return cast<T, float>(y, x, begin, end);
+    default: return cast<T, Bf16>(y, x, begin, end);
+  }
+}
+
+template <class T>
+void scale(const Tensor& y, const Tensor& x, double factor, std::int64_t begin, std::int64_t end) {
+  using A = Sum<T>;
+  Runs(y, x)(begin, end, [&](std::int64_t row, std::int64_t column, std::int64_t count) {
+    T* to = at<T>(y, row, column);
+    const T* from = at<T>(x, row, column);
+    sweep<A>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+      store<A>(to + c, load<A>(from + c, n) * A(factor), n);
+    });
+  });
+}
+
+template <class T>
+double dot(const Tensor& a, const Tensor& b, std::int64_t begin, std::int64_t end) {
+  Vector<double> total{};
+  Runs(a, b)(begin, end, [&](std::int64_t row, std::int64_t column, std::int64_t count) {
+    const T* left = at<T>(a, row, column);
+    const T* right = at<T>(b, row, column);
+    sweep<double>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+      total += load<double>(left + c, n) * load<double>(right + c, n);
+    });
+  });
+  return sum(total);
+}
+
+// silu(g) = g s with s = 1 / (1 + e^-g).
+template <class T>
+void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, const Tensor& row,
+            std::int64_t begin, std::int64_t end) {
+  using A = Sum<T>;
+  const RowsOf<T> ys(y), gates(gate), ups(up);
+  const RowsOf<A> weights(row);
+  const std::int64_t columns = y.columns();
+  for (std::int64_t r = begin; r < end; ++r) {
+    T* to = ys[r];
+    const T *g = gates[r], *u = ups[r];
+    const A weight = weights ? *weights[r] : A(1);
+    sweep<A>(0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+      const Vector<A> x = load<A>(g + c, n);
+      store<A>(to + c, x / (A(1) + exponential(-x)) * load<A>(u + c, n) * weight, n);
+    });
+  }
+}
+
+template <class T>
+void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow, const Tensor& dy,
+                     const Tensor& gate, const Tensor& up, const Tensor& row, std::int64_t begin,
+                     std::int64_t end) {
+  using A = Sum<T>;
+  const RowsOf<T> dgates(dgate), dups(dup), dys(dy), gates(gate), ups(up);
+  const RowsOf<A> weights(row), drows(drow);
+  const std::int64_t columns = dy.columns();
+  for (std::int64_t r = begin; r < end; ++r) {
+    T *dg = dgates[r], *du = dups[r];
+    const T *d = dys[r], *g = gates[r], *u = ups[r];
+    const A weight = weights ? *weights[r] : A(1);
+    Vector<A> total{};
+    sweep<A>(0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+      const Vector<A> x = load<A>(g + c, n), v = load<A>(u + c, n), grad = load<A>(d + c, n);
+      const Vector<A> s = A(1) / (A(1) + exponential(-x));
+      const Vector<A> silu = x * s;
+      total += grad * silu * v;
+      store<A>(dg + c, grad * weight * v * (s + silu * (A(1) - s)), n);
+      store<A>(du + c, grad * weight * silu, n);
+    });
+    if (drows) *drows[r] = sum(total);
+  }
+}

@@ -1,0 +1,304 @@
+#include "core/cpu/products.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <functional>
+
+#include "core/cpu/gemm.h"
+#include "core/error.h"
+
+namespace pf {
+namespace {
+
+// Rows whose outer products are added up at a time, and outputs of one such product: what they take
+// of dy and of x stays in the second-level cache.
+constexpr std::int64_t chunk_rows = 512, chunk_outputs = 256;
+constexpr std::int64_t pack_outputs = 64;
+
+struct Range {
+  std::int64_t begin = 0, end = 0;
+  std::int64_t size() const { return end - begin; }
+};
+
+Range common(Range a, Range b) { return {std::max(a.begin, b.begin), std::min(a.end, b.end)}; }
+
+// What one of `count` workers does of [0, size), in blocks of 32.
+Range share(std::int64_t size, int worker, int count) {
+  const std::int64_t blocks = in_blocks(size) / gemm_block;
+  return {std::min(size, blocks * worker / count * gemm_block),
+          std::min(size, blocks * (worker + 1) / count * gemm_block)};
+}
+
+// The part of C [rows, columns] of a worker: some rows, or some columns where rows are few.
+struct Share {
+  Range rows, columns;
+};
+
+Share share(std::int64_t rows, std::int64_t columns, int worker, int count) {
+  if (rows >= 2 * gemm_block * count) return {share(rows, worker, count), {0, columns}};
+  return {{0, rows}, share(columns, worker, count)};
+}
+
+// f(group, rows of it) for what the groups have of `rows`.
+template <class F>
+void each_group(std::span<const std::int64_t> counts, Range rows, F f) {
+  std::int64_t begin = 0;
+  for (std::size_t group = 0; group < counts.size(); begin += counts[group++]) {
+    const Range mine = common(rows, {begin, begin + counts[group]});
+    if (mine.size() > 0) f(std::int64_t(group), mine);
+  }
+}
+
+std::int64_t outputs_of(const Tensor& part) { return part.extent(-2); }
+std::int64_t outputs_of(const GradientTarget& part) { return part.tensor.extent(-2); }
+
+// f(part, columns of the part, the first one's place among the stacked) for what parts have of
+// `columns`. Weights and their gradients are [.., outputs of the part, inputs].
+template <class Parts, class F>
+void each_part(const Parts& parts, Range columns, F f) {
+  std::int64_t begin = 0;
+  for (const auto& part : parts) {
+    const std::int64_t outputs = outputs_of(part);
+    const Range mine = common(columns, {begin, begin + outputs});
+    if (mine.size() > 0) f(part, Range{mine.begin - begin, mine.end - begin}, mine.begin);
+    begin += outputs;
+  }
+}
+
+std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+template <class T>
+T* element(const Tensor& x, std::int64_t row, std::int64_t column = 0) {
+  return x.data<T>() + row * x.pitch() + column;
+}
+
+// The weight of one group in one part, from row `output` on.
+template <class T>
+T* weights(const Tensor& part, std::int64_t group, std::int64_t output) {
+  return part.data<T>() + (group * part.extent(-2) + output) * part.extent(-1);
+}
+
+std::byte* bytes_of(const Tensor& work) {
+  return work ? static_cast<std::byte*>(work.raw()) : nullptr;
+}
+
+}  // namespace
+
+struct Products::State {
+  Workers& workers;
+  Bf16Gemm gemm;
+
+  std::size_t pack_bytes(const Packed& w) const {
+    return aligned(std::size_t(pack_outputs * w.inputs) * sizeof(Bf16));
+  }
+  std::size_t gemm_bytes(const Packed& w) const {
+    return aligned(gemm.scratch_bytes(std::max({w.inputs, w.outputs, chunk_rows})));
+  }
+  std::size_t chunk_bytes(const Packed& w) const {
+    return aligned(std::size_t(blocked_size(chunk_rows, w.inputs)) * sizeof(Bf16));
+  }
+  // A worker's: of products, then a chunk of x in blocks, then one of dy', [outputs, rows].
+  std::size_t worker_bytes(const Packed& w) const {
+    return gemm_bytes(w) + chunk_bytes(w) + std::size_t(chunk_outputs * chunk_rows) * sizeof(Bf16);
+  }
+
+  void pack_outputs_of(Packed& w, std::int64_t group, Range outputs, const Bf16* plain) const {
+    const std::int64_t first = group * blocked_size(w.inputs, w.outputs);
+    auto* forward = reinterpret_cast<Bf16*>(w.forward.data<std::uint8_t>()) + first;
+    auto* backward = reinterpret_cast<Bf16*>(w.backward.data<std::uint8_t>()) + first;
+    const std::int64_t panel = panel_size(w.inputs);
+    gemm.block(forward + outputs.begin / gemm_block * panel, panel, {plain, w.inputs, true},
+               w.inputs, outputs.size());
+    gemm.block(backward + outputs.begin * gemm_block, panel_size(w.outputs), {plain, w.inputs},
+               outputs.size(), w.inputs);
+  }
+
+  // y[:, columns] = x B, with a B [inputs, outputs] for each group in `blocks`.
+  template <class T>
+  void blocked_product(const Tensor& y, const Tensor& x, const Tensor& blocks,
+                       std::span<const std::int64_t> counts, std::byte* work,
+                       std::size_t work_bytes) const {
+    const auto* b = reinterpret_cast<const Bf16*>(blocks.data<std::uint8_t>());
+    const std::int64_t inputs = x.columns(), outputs = y.columns();
+    workers.run([&](int worker) {
+      const Share mine = share(x.rows(), outputs, worker, workers.count());
+      if (mine.columns.size() == 0) return;
+      each_group(counts, mine.rows, [&](std::int64_t group, Range rows) {
+        const Blocked all{b + group * blocked_size(inputs, outputs), panel_size(inputs)};
+        gemm.run(element<T>(y, rows.begin, mine.columns.begin), y.pitch(),
+                 element<Bf16>(x, rows.begin), x.pitch(), all.from(0, mine.columns.begin),
+                 {rows.size(), mine.columns.size(), inputs}, work + std::size_t(worker) * work_bytes);
+      });
+    });
+  }
+
+  // dw (+)= dy' x over `rows`, for a range of the stacked outputs.
+  void blocked_gradient(std::span<const GradientTarget> dws, const Tensor& dy, const Tensor& x,
+                        const Packed& w, std::int64_t group, Range rows, Range outputs,
+                        std::byte* work) const {
+    auto* b = reinterpret_cast<Bf16*>(work + gemm_bytes(w));
+    auto* a = reinterpret_cast<Bf16*>(work + gemm_bytes(w) + chunk_bytes(w));
+    for (std::int64_t row = rows.begin; row < rows.end; row += chunk_rows) {
+      const std::int64_t k = std::min(chunk_rows, rows.end - row);
+      gemm.block(b, panel_size(k), {element<Bf16>(x, row), x.pitch()}, k, w.inputs);
+      for (std::int64_t first = outputs.begin; first < outputs.end; first += chunk_outputs) {
+        const Range some{first, std::min(outputs.end, first + chunk_outputs)};
+        gemm.transpose(a, chunk_rows, element<Bf16>(dy, row, first), dy.pitch(), k, some.size());
+        each_part(dws, some, [&](const GradientTarget& dw, Range of_part, std::int64_t at) {
+          gemm.run(weights<float>(dw.tensor, group, of_part.begin), w.inputs,
+                   a + (at - first) * chunk_rows, chunk_rows, {b, panel_size(k)},
+                   {of_part.size(), w.inputs, in_blocks(k), dw.adds || row > rows.begin}, work);
+        });
+      }
+    }
+  }
+
+  template <class T>
+  void product(const Tensor& y, const Tensor& x, const Packed& w,
+               std::span<const std::int64_t> counts) const {
+    workers.run([&](int worker) {
+      const Share mine = share(x.rows(), w.outputs, worker, workers.count());
+      each_group(counts, mine.rows, [&](std::int64_t group, Range rows) {
+        each_part(w.parts, mine.columns, [&](const Tensor& part, Range outputs, std::int64_t at) {
+          pf::gemm(element<T>(y, rows.begin, at), y.pitch(), {element<T>(x, rows.begin), x.pitch()},
+                     {weights<T>(part, group, outputs.begin), w.inputs, true},
+                     {rows.size(), outputs.size(), w.inputs});
+        });
+      });
+    });
+  }
+
+  template <class T>
+  void input_gradient(const Tensor& dx, const Tensor& dy, const Packed& w,
+                      std::span<const std::int64_t> counts) const {
+    workers.run([&](int worker) {
+      const Share mine = share(dy.rows(), w.inputs, worker, workers.count());
+      const std::int64_t column = mine.columns.begin;
+      each_group(counts, mine.rows, [&](std::int64_t group, Range rows) {
+        each_part(w.parts, {0, w.outputs}, [&](const Tensor& part, Range outputs, std::int64_t at) {
+          pf::gemm(element<T>(dx, rows.begin, column), dx.pitch(),
+                     {element<T>(dy, rows.begin, at), dy.pitch()},
+                     {weights<T>(part, group, 0) + column, w.inputs},
+                     {rows.size(), mine.columns.size(), outputs.size(), at > 0});
+        });
+      });
+    });
+  }
+
+  template <class T>
+  void weight_gradient(std::span<const GradientTarget> dws, const Tensor& dy, const Tensor& x,
+                       const Packed& w, std::int64_t group, Range rows, Range outputs) const {
+    each_part(dws, outputs, [&](const GradientTarget& dw, Range of_part, std::int64_t at) {
+      pf::gemm(weights<T>(dw.tensor, group, of_part.begin), w.inputs,
+                 {element<T>(dy, rows.begin, at), dy.pitch(), true},
+                 {element<T>(x, rows.begin), x.pitch()},
+                 {of_part.size(), w.inputs, rows.size(), dw.adds});
+    });
+  }
+
+  void weight_gradient_of(std::span<const GradientTarget> dws, const Tensor& dy, const Tensor& x,
+                          const Packed& w, std::int64_t group, Range rows, Range outputs,
+                          std::byte* work) const {
+    if (w.type == DType::f64) return weight_gradient<double>(dws, dy, x, w, group, rows, outputs);
+    if (w.type == DType::f32) return weight_gradient<float>(dws, dy, x, w, group, rows, outputs);
+    if (rows.size() > 0) return blocked_gradient(dws, dy, x, w, group, rows, outputs, work);
+    each_part(dws, outputs, [&](const GradientTarget& dw, Range of_part, std::int64_t) {
+      if (!dw.adds)
+        std::fill_n(weights<float>(dw.tensor, group, of_part.begin), of_part.size() * w.inputs, 0.0f);
+    });
+  }
+};
+
+Products::Products(Workers& workers, bool emulates_bf16)
+    : state_(new State{workers, emulates_bf16 ? Bf16Gemm(Bf16Level::widened) : Bf16Gemm()}) {}
+
+Products::~Products() = default;
+
+std::size_t Products::packed_bytes(const Packed& w) {
+  if (w.type != DType::bf16) return 0;
+  return std::size_t(w.groups * blocked_size(w.inputs, w.outputs)) * sizeof(Bf16);
+}
+
+std::size_t Products::pack_workspace(const Packed& w) {
+  if (w.type != DType::bf16) return 0;
+  return std::size_t(state_->workers.count()) * state_->pack_bytes(w);
+}
+
+void Products::pack(Packed& w, const Tensor& work) {
+  if (w.type != DType::bf16) return;
+  const std::int64_t pieces = (w.outputs + pack_outputs - 1) / pack_outputs;
+  state_->workers.split(w.groups * pieces, 1, [&](std::int64_t begin, std::int64_t end, int worker) {
+    auto* plain = reinterpret_cast<Bf16*>(bytes_of(work) +
+                                          std::size_t(worker) * state_->pack_bytes(w));
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t group = i / pieces, first = i % pieces * pack_outputs;
+      const Range outputs{first, std::min(w.outputs, first + pack_outputs)};
+      each_part(w.parts, outputs, [&](const Tensor& part, Range of_part, std::int64_t at) {
+        const float* from = weights<float>(part, group, of_part.begin);
+        Bf16* to = plain + (at - first) * w.inputs;
+        for (std::int64_t j = 0; j < of_part.size() * w.inputs; ++j) to[j] = Bf16(from[j]);
+      });
+      state_->pack_outputs_of(w, group, outputs, plain);
+    }
+  });
+}
+
+void Products::pack_group(Packed& w, std::int64_t group, const Bf16* plain, int /*worker*/) {
+  state_->pack_outputs_of(w, group, {0, w.outputs}, plain);
+}
+
+std::size_t Products::product_workspace(std::int64_t /*rows*/, const Packed& w) {
+  if (w.type != DType::bf16) return 0;
+  return std::size_t(state_->workers.count()) * state_->worker_bytes(w);
+}
+
+void Products::product(const Tensor& y, const Tensor& x, const Packed& w,
+                       std::span<const std::int64_t> counts, const Tensor& work) {
+  if (w.type == DType::f64) return state_->product<double>(y, x, w, counts);
+  if (w.type == DType::f32) return state_->product<float>(y, x, w, counts);
+  const auto run = y.dtype() == DType::bf16 ? &State::blocked_product<Bf16>
+                                            : &State::blocked_product<float>;
+  (state_.get()->*run)(y, x, w.forward, counts, bytes_of(work), state_->worker_bytes(w));
+}
+
+void Products::product_input_gradient(const Tensor& dx, const Tensor& dy, const Packed& w,
+                                      std::span<const std::int64_t> counts, const Tensor& work) {
+  if (w.type == DType::f64) return state_->input_gradient<double>(dx, dy, w, counts);
+  if (w.type == DType::f32) return state_->input_gradient<float>(dx, dy, w, counts);
+  const auto run = dx.dtype() == DType::bf16 ? &State::blocked_product<Bf16>
+                                             : &State::blocked_product<float>;
+  (state_.get()->*run)(dx, dy, w.backward, counts, bytes_of(work), state_->worker_bytes(w));
+}
+
+void Products::product_weight_gradient(std::span<const GradientTarget> dws, const Tensor& dy,
+                                       const Tensor& x, const Packed& w,
+                                       std::span<const std::int64_t> counts, const Tensor& work) {
+  // Blocks of 32 outputs of all groups in a line, each as long as its group has rows; a worker has
+  // what begins in its share of the line.
+  constexpr std::int64_t least = 8;  // rows that writing zeros is worth
+  const std::int64_t blocks = in_blocks(w.outputs) / gemm_block;
+  std::int64_t whole = 0;
+  for (const std::int64_t count : counts) whole += (count + least) * blocks;
+  state_->workers.run([&](int worker) {
+    const Range mine{whole * worker / state_->workers.count(),
+                     whole * (worker + 1) / state_->workers.count()};
+    std::byte* scratch = bytes_of(work);
+    if (scratch != nullptr) scratch += std::size_t(worker) * state_->worker_bytes(w);
+    std::int64_t begin = 0, row = 0;
+    for (std::size_t group = 0; group < counts.size(); ++group) {
+      const std::int64_t length = counts[group] + least;
+      const auto block_at = [&](std::int64_t place) {
+        return std::clamp<std::int64_t>((place - begin + length - 1) / length, 0, blocks);
+      };
+      const Range outputs{block_at(std::max(mine.begin, begin)) * gemm_block,
+                          std::min(w.outputs, block_at(std::max(mine.end, begin)) * gemm_block)};
+      const Range rows{row, row + counts[group]};
+      if (outputs.begin < outputs.end)
+        state_->weight_gradient_of(dws, dy, x, w, std::int64_t(group), rows, outputs, scratch);
+      begin += length * blocks;
+      row = rows.end;
+    }
+  });
+}
+
+}  // namespace pf

@@ -1,0 +1,77 @@
+#include "core/device.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "core/backend.h"
+#include "core/error.h"
+
+namespace pf {
+namespace {
+
+// Eight sizes between powers of two: few enough for reuse, at most an eighth of the block unused.
+std::size_t rounded(std::size_t bytes) {
+  const std::size_t step = std::max<std::size_t>(64, std::bit_floor(bytes) / 8);
+  return (bytes + step - 1) / step * step;
+}
+
+}  // namespace
+
+Device::Device(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
+
+Device::~Device() {
+  drop_cache();
+}
+
+DeviceKind Device::kind() const {
+  return backend_->kind();
+}
+
+void Device::drop_cache() {
+  for (auto& [bytes, blocks] : cache_)
+    for (void* block : blocks) backend_->release(block);
+  cache_.clear();
+}
+
+void* Device::allocate(std::size_t bytes) {
+  if (bytes == 0) return nullptr;
+  const std::lock_guard lock(mutex_);
+  void* data = nullptr;
+  if (kind() != DeviceKind::meta) {
+    auto& blocks = cache_[rounded(bytes)];
+    if (!blocks.empty()) {
+      data = blocks.back();
+      blocks.pop_back();
+    } else {
+      data = backend_->allocate(rounded(bytes));
+      if (data == nullptr) {
+        drop_cache();
+        data = backend_->allocate(rounded(bytes));
+      }
+      require(data != nullptr, "out of memory: ", bytes, " bytes asked for, ", memory_.live,
+              " live, ", memory_.peak, " at the peak");
+    }
+  }
+  memory_.live += bytes;
+  memory_.peak = std::max(memory_.peak, memory_.live);
+  return data;
+}
+
+void Device::release(void* data, std::size_t bytes) {
+  if (bytes == 0) return;
+  const std::lock_guard lock(mutex_);
+  memory_.live -= bytes;
+  if (data != nullptr) cache_[rounded(bytes)].push_back(data);
+}
+
+Memory Device::memory() const {
+  const std::lock_guard lock(mutex_);
+  return memory_;
+}
+
+void Device::restart_peak() {
+  const std::lock_guard lock(mutex_);
+  memory_.peak = memory_.live;
+}
+
+}  // namespace pf

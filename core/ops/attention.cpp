@@ -1,0 +1,60 @@
+#include "core/ops/attention.h"
+
+#include "core/error.h"
+
+namespace pf {
+namespace {
+
+Tensor workspace(std::size_t bytes, const Tensor& like) {
+  return Tensor::empty({std::int64_t(bytes)}, DType::u8, like.device());
+}
+
+void check(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const Area> areas,
+           const AttentionShape& shape) {
+  require(shape.heads >= 1 && shape.kv_heads >= 1 && shape.heads % shape.kv_heads == 0,
+          "attention: ", shape.heads, " heads, ", shape.kv_heads, " KV heads; the first must be a ",
+          "multiple of the second");
+  require(
+      q.columns() == shape.heads * shape.head_dim && k.columns() == shape.kv_heads * shape.head_dim,
+      "attention: q is ", q.text(), " and k ", k.text(), " for ", shape.heads, " and ",
+      shape.kv_heads, " heads of ", shape.head_dim);
+  require(k.shape() == v.shape() && q.dtype() == k.dtype() && k.dtype() == v.dtype(),
+          "attention: q is ", q.text(), ", k ", k.text(), ", v ", v.text());
+  for (const Area& a : areas)
+    require(0 <= a.q_begin && a.q_begin <= a.q_end && a.q_end <= q.rows() && 0 <= a.k_begin &&
+                a.k_begin <= a.k_end && a.k_end <= k.rows(),
+            "attention: an area of queries [", a.q_begin, ", ", a.q_end, ") and keys [", a.k_begin,
+            ", ", a.k_end, ") of ", q.rows(), " and ", k.rows());
+}
+
+}  // namespace
+
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::vector<Area> areas,
+                 const AttentionShape& shape) {
+  check(q, k, v, areas, shape);
+  require(k.label() == v.label(), "attention: k is ", text(k.label()), ", v ", text(v.label()));
+  const Tensor y = Tensor::empty(q.shape(), q.dtype(), q.device(), attention(q.label(), k.label()));
+  const Tensor lse = Tensor::empty({q.rows(), shape.heads}, accumulation(q.dtype()), q.device(),
+                                   constant(q.label()));
+  backend(q).attention(y, lse, q, k, v, areas, shape,
+                       workspace(backend(q).attention_workspace(q, k, areas, shape), q));
+  return Tape::record(
+      y, {q, k, v}, false, [q, k, v, y, lse, areas = std::move(areas), shape](const Tensor& dy) {
+        const Tensor dq = Tensor::gradient_like(q), dk = Tensor::gradient_like(k),
+                     dv = Tensor::gradient_like(v);
+        backend(q).attention_backward(
+            dq, dk, dv, dy, y, lse, q, k, v, areas, shape,
+            workspace(backend(q).attention_backward_workspace(q, k, areas, shape), q));
+        return std::vector<Tensor>{dq, dk, dv};
+      });
+}
+
+std::vector<Area> causal_areas(std::int64_t sequences, std::int64_t length) {
+  std::vector<Area> areas;
+  for (std::int64_t s = 0; s < sequences; ++s)
+    areas.push_back(
+        {s * length, (s + 1) * length, s * length, (s + 1) * length, Area::Kind::causal});
+  return areas;
+}
+
+}  // namespace pf

@@ -1,0 +1,24 @@
+// Attention over areas.
+#pragma once
+
+#include <vector>
+
+#include "core/backend.h"
+#include "core/tape.h"
+
+namespace pf {
+
+// y = softmax(scale q k' over what `areas` let each query see) v, head by head, without ever
+// holding a matrix of all scores (Dao 2023, algorithms 1 and 2).
+//   q [tokens, heads * head_dim]   k, v [keys, kv_heads * head_dim]   y like q
+// Query head h uses KV head h / (heads / kv_heads). What a query sees is the union of its areas,
+// which must be disjoint; one that sees nothing gives zeros. On each axis q and k may be (I, I),
+// (R, R), (rows, R), (columns, R), (columns, columns), (rows, others), and on dp (rows, rows): its
+// ranks hold whole sequences. Backward keeps q, k, v, y and one value per row and head.
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::vector<Area> areas,
+                 const AttentionShape& shape);
+
+// Each of `sequences` runs of `length` rows sees itself, causally.
+std::vector<Area> causal_areas(std::int64_t sequences, std::int64_t length);
+
+}  // namespace pf

@@ -1,0 +1,32 @@
+// Products with weights.
+#pragma once
+
+#include <vector>
+
+#include "core/parameter.h"
+#include "core/tape.h"
+
+namespace pf {
+
+// y = x w' for each part of the pack: x [tokens, in], part i [out_i, in], result i [tokens, out_i].
+// The results are columns of one matrix. Spreads on each axis, (x, w) ->
+// y: (I, I) -> I, (R, R) -> R, (rows, R) -> rows, (P, R) -> P, (R, rows) -> columns, (columns,
+// columns)
+// -> P, (experts, experts) -> experts. Backward keeps x; weight gradients may be deferred, keeping
+// dy.
+std::vector<Tensor> linear(const Tensor& x, Pack& w);
+
+// Rows handed to experts: sorted by local expert, counts[e] rows of expert e. Made by dispatch
+// alone.
+struct ExpertRows {
+  Tensor x;        // [rows, hidden]
+  Tensor weights;  // [rows] routing weights, accumulation type
+  std::vector<std::int64_t> counts;
+
+  ExpertRows with(const Tensor& other) const { return {other, weights, counts}; }
+};
+
+// The same product for each expert's rows: part i [experts, out_i, in].
+std::vector<Tensor> grouped_linear(const ExpertRows& rows, Pack& w);
+
+}  // namespace pf

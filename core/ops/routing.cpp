@@ -1,0 +1,104 @@
+#include "core/ops/routing.h"
+
+#include "core/error.h"
+
+namespace pf {
+
+Routed route(const Tensor& logits, std::int64_t k, RouterKind kind, const Tensor& decided) {
+  const std::int64_t tokens = logits.rows(), experts = logits.columns();
+  const DType type = logits.dtype();
+  require(type == accumulation(type), "route: logits are ", logits.text(),
+          "; f32 or f64 is wanted");
+  require(k >= 1 && k <= experts, "route: top ", k, " of ", experts, " experts");
+  const Label label = row_wise("route", logits.label());
+  Device& device = logits.device();
+  const Tensor scores = Tensor::empty({tokens, experts}, type, device, label);
+  const Tensor weights = Tensor::empty({tokens, k}, type, device, label);
+  const Tensor lse = Tensor::empty({tokens}, type, device, label);
+  Tensor chosen = decided;
+  if (decided) {
+    require(decided.shape() == Shape({tokens, k}) && decided.dtype() == DType::i32, "route: a choice ", decided.text(), " for ",
+            logits.text());
+    backend(logits).route_again(scores, weights, lse, chosen, logits, kind);
+  } else {
+    chosen = Tensor::empty({tokens, k}, DType::i32, device, label);
+    backend(logits).route(scores, weights, lse, chosen, logits, kind);
+  }
+  const auto y = Tape::record({scores, weights, lse}, {logits}, false,
+                              [scores, weights, chosen, kind](std::span<const Tensor> dys) {
+                                const Tensor dlogits = Tensor::gradient_like(scores);
+                                backend(scores).route_backward(dlogits, dys[0], dys[1], dys[2],
+                                                               scores, weights, chosen, kind);
+                                return std::vector<Tensor>{dlogits};
+                              });
+  return {y[0], y[1], y[2], chosen};
+}
+
+Plan plan(const Tensor& chosen, std::int64_t experts) {
+  require(chosen.shape().dims() == 2 && chosen.dtype() == DType::i32, "plan: chosen is ",
+          chosen.text(), "; i32 [tokens, k] is wanted");
+  Device& device = chosen.device();
+  Plan p;
+  p.k = chosen.columns();
+  p.order = Tensor::empty({chosen.size()}, DType::i32, device, chosen.label());
+  p.place = Tensor::empty({chosen.size()}, DType::i32, device, chosen.label());
+  p.counts = Tensor::empty({experts}, DType::i64, device, chosen.label());
+  backend(chosen).plan(p.order, p.place, p.counts, chosen);
+  return p;
+}
+
+Permuted permute(const Tensor& x, const Tensor& weights, const Plan& plan) {
+  require(x.rows() * plan.k == plan.order.size() && weights.size() == plan.order.size(),
+          "permute: x is ", x.text(), ", weights ", weights.text(), " for ", plan.order.size(),
+          " choices");
+  const Label to_x = meet("permute", Meeting::product, {x.label(), plan.order.label()});
+  const Label to_weights = meet("permute", Meeting::product, {weights.label(), plan.order.label()});
+  const std::int64_t n = plan.order.size();
+  const Tensor y = Tensor::empty({n, x.columns()}, x.dtype(), x.device(), to_x);
+  const Tensor w = Tensor::empty({n}, weights.dtype(), x.device(), to_weights);
+  backend(x).take_rows(y, x, plan.order, plan.k);
+  backend(x).take_rows(w.reshaped({n, 1}), weights.reshaped({n, 1}), plan.order, 1);
+  const auto out =
+      Tape::record({y, w}, {x, weights}, false, [plan, n](std::span<const Tensor> dys) {
+        const Tensor dx = Tensor::empty({n / plan.k, dys[0].columns()}, dys[0].dtype(),
+                                        dys[0].device(), dys[0].label());
+        const Tensor dw =
+            Tensor::empty({n / plan.k, plan.k}, dys[1].dtype(), dys[1].device(), dys[1].label());
+        backend(dx).sum_rows(dx, dys[0], plan.place, plan.k);
+        backend(dx).sum_rows(dw.reshaped({n, 1}), dys[1].reshaped({n, 1}), plan.place, 1);
+        return std::vector<Tensor>{dx, dw};
+      });
+  return {out[0], out[1]};
+}
+
+Tensor combine(const Tensor& rows, const Plan& plan) {
+  require(rows.rows() == plan.place.size(), "combine: rows are ", rows.text(), " for ",
+          plan.place.size(), " choices");
+  const Tensor y =
+      Tensor::empty({rows.rows() / plan.k, rows.columns()}, rows.dtype(), rows.device(),
+                    meet("combine", Meeting::product, {rows.label(), plan.place.label()}));
+  backend(rows).sum_rows(y, rows, plan.place, plan.k);
+  return Tape::record(y, {rows}, false, [plan](const Tensor& dy) {
+    const Tensor drows =
+        Tensor::empty({plan.order.size(), dy.columns()}, dy.dtype(), dy.device(), dy.label());
+    backend(dy).take_rows(drows, dy, plan.order, plan.k);
+    return drows;
+  });
+}
+
+Tensor count_choices(const Tensor& chosen, const Tensor& mask, const Tensor& segment,
+                     std::int64_t segments, std::int64_t experts, const Axes& set) {
+  require(chosen.dtype() == DType::i32 && mask.size() == chosen.rows() &&
+              mask.dtype() == accumulation(mask.dtype()),
+          "count_choices: chosen is ", chosen.text(), ", mask ", mask.text());
+  require(!segment || (segment.size() == chosen.rows() && segment.dtype() == DType::i32),
+          "count_choices: chosen is ", chosen.text(), ", segment ", segment ? segment.text() : "");
+  Label label = meet("count_choices", Meeting::product, {chosen.label(), mask.label()});
+  if (segment) label = meet("count_choices", Meeting::product, {label, segment.label()});
+  const Tensor counts = Tensor::empty({segments, experts}, mask.dtype(), mask.device(),
+                                      constant(sum("count_choices", label, Spread::rows, set)));
+  backend(mask).count_choices(counts, chosen, mask, segment);
+  return counts;
+}
+
+}  // namespace pf

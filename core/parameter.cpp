@@ -1,0 +1,122 @@
+#include "core/parameter.h"
+
+#include "core/error.h"
+#include "core/tape.h"
+
+namespace pf {
+
+Parameter::Parameter(std::string name, Shape whole, Block block, Label label, Init init, double std)
+    : name_(std::move(name)), whole_(whole), block_(block), label_(label), init_(init), std_(std) {
+  for (Axis a : axes_of(label.view))
+    require(label[a] != Spread::partial && label[a] != Spread::others, "parameter ", name_, ": ",
+            pf::name(label[a]), " on ", pf::name(a),
+            "; a parameter is whole, or cut in a named dim");
+  require(block.extents.dims() == whole.dims(), "parameter ", name_, ": a block ", block.extents,
+          " of ", whole);
+}
+
+void Parameter::initialise(Device& device, DType type, std::uint64_t seed, std::uint32_t stream) {
+  value_ = Tensor::empty(shape(), accumulation(type), device, label_);
+  if (init_ == Init::normal) {
+    backend(value_).normal(value_, {seed, stream, 0}, std_, whole_,
+                           std::span(block_.begin).first(std::size_t(whole_.dims())));
+  } else {
+    backend(value_).fill(value_, init_ == Init::ones ? 1 : 0);
+  }
+  changed();
+}
+
+void Parameter::make_gradient() {
+  if (gradient_) return;
+  require(bool(value_), "parameter ", name_, ": a gradient before initialise()");
+  gradient_ = Tensor::empty(shape(), value_.dtype(), value_.device(), gradient_of(label_));
+}
+
+const Tensor& Parameter::gradient() {
+  make_gradient();
+  if (!std::exchange(has_gradient_, true)) backend(gradient_).fill(gradient_, 0);
+  return gradient_;
+}
+
+void Parameter::place_gradient(const Tensor& gradient) {
+  require(gradient.shape() == shape() && gradient.dtype() == value_.dtype(), "parameter ", name_,
+          ": a gradient ", gradient.text(), " for ", value_.text());
+  gradient_ = gradient.labelled(gradient_of(label_));
+  has_gradient_ = false;
+}
+
+GradientTarget Parameter::gradient_target() {
+  make_gradient();
+  return {gradient_, std::exchange(has_gradient_, true)};
+}
+
+Pack::Pack(std::string name, std::vector<Parameter*> parts)
+    : name_(std::move(name)), parts_(std::move(parts)) {
+  require(!parts_.empty(), "pack ", name_, ": no parts");
+  const Shape& first = parts_[0]->shape();
+  packed_.groups = first.dims() == 3 ? first[0] : 1;
+  packed_.inputs = first[-1];
+  for (const Parameter* w : parts_) {
+    const Shape& shape = w->shape();
+    require(shape.dims() == first.dims() && shape.dims() >= 2 && shape[-1] == first[-1] &&
+                (shape.dims() == 2 || shape[0] == first[0]),
+            "pack ", name_, ": ", w->name(), " is ", shape, ", ", parts_[0]->name(), " is ", first);
+    packed_.outputs += shape[-2];
+  }
+}
+
+bool Pack::is_trainable() const {
+  for (const Parameter* w : parts_)
+    if (w->is_trainable()) return true;
+  return false;
+}
+
+std::uint64_t Pack::version() const {
+  std::uint64_t sum = 0;
+  for (const Parameter* w : parts_) sum += w->version();
+  return sum;
+}
+
+const Packed& Pack::packed(DType type) {
+  if (is_made_ && packed_.type == type && made_of_ == version()) return packed_;
+  for (const Parameter* w : parts_)
+    require(bool(w->value()), "pack ", name_, ": ", w->name(), " is used before initialise()");
+  Device& device = parts_[0]->value().device();
+  if (!is_made_ || packed_.type != type) {
+    packed_.type = type;
+    packed_.parts.clear();
+    for (const Parameter* w : parts_) packed_.parts.push_back(w->value());
+    const auto bytes = std::int64_t(device.backend().packed_bytes(packed_));
+    packed_.forward = bytes > 0 ? Tensor::empty({bytes}, DType::u8, device) : Tensor();
+    packed_.backward = bytes > 0 ? Tensor::empty({bytes}, DType::u8, device) : Tensor();
+    is_made_ = true;
+  }
+  if (packed_.forward) {
+    const auto bytes = std::int64_t(device.backend().pack_workspace(packed_));
+    device.backend().pack(packed_, Tensor::empty({bytes}, DType::u8, device));
+  }
+  made_of_ = version();
+  return packed_;
+}
+
+Packed* Pack::copies() {
+  return is_made_ && packed_.forward ? &packed_ : nullptr;
+}
+
+void Pack::rebuilt() {
+  made_of_ = version();
+}
+
+BorrowedValue borrow(const Parameter& w) {
+  require(bool(w.value()), "parameter ", w.name(), " is used before initialise()");
+  return {w.value(), Tape::is_recording() ? w.label() : constant(w.label())};
+}
+
+BorrowedPack borrow(Pack& w, DType type) {
+  BorrowedPack out{w.packed(type), {}};
+  for (const Parameter* part : w.parts())
+    out.labels.push_back(Tape::is_recording() ? part->label() : constant(part->label()));
+  return out;
+}
+
+}  // namespace pf

@@ -1,0 +1,133 @@
+#include "launch/config.h"
+
+#include <google/protobuf/descriptor.h>
+#include <yaml-cpp/yaml.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "core/error.h"
+#include "launch/config_fill.h"
+#include "launch/config_rules.h"
+#include "launch/config_scalar.h"
+
+namespace pf {
+
+namespace {
+
+constexpr std::streamsize largest_file = std::streamsize{1} << 24;
+
+std::string read_text(const std::string& path) {
+  std::error_code ignored;
+  require(!std::filesystem::is_directory(path, ignored), path,
+          ": this is a folder, wanted a YAML file");
+  std::ifstream file(path, std::ios::binary);
+  require(file.is_open(), path, ": cannot open the configuration: ", std::strerror(errno));
+  std::string text(1 << 16, '\0');
+  std::streamsize size = 0;
+  errno = 0;
+  while (file.read(text.data() + size, static_cast<std::streamsize>(text.size()) - size)) {
+    size += file.gcount();
+    require(size <= largest_file, path, ": longer than 16 MiB, this is not a configuration");
+    text.resize(text.size() * 2);
+  }
+  require(!file.bad() && errno == 0, path,
+          ": cannot read the configuration: ", std::strerror(errno));
+  text.resize(static_cast<size_t>(size + file.gcount()));
+  return text;
+}
+
+// Fills in what depends on other keys.
+void derive(config::Config& config, const Places& places) {
+  config::Run& run = *config.mutable_run();
+  if (!run.has_name()) run.set_name(std::filesystem::path(places.file).stem().string());
+  if (!run.has_folder()) run.set_folder("runs/" + run.name());
+  config::Model& model = *config.mutable_model();
+  if (!model.has_kv_heads()) model.set_kv_heads(model.heads());
+  if (!model.has_head_dim()) {
+    if (model.hidden() % model.heads() != 0)
+      places.fail("model.hidden", "found " + std::to_string(model.hidden()) +
+                                      ", no multiple of model.heads=" +
+                                      std::to_string(model.heads()) + "; give model.head_dim");
+    model.set_head_dim(model.hidden() / model.heads());
+  }
+  if (!model.has_moe()) return;
+  config::Balance& balance = *model.mutable_moe()->mutable_balance();
+  if (counts_groups(balance) && balance.group() == 0) balance.set_group(data_parallel_size(config));
+}
+
+// From keys that were given to a whole configuration.
+void complete(config::Config& config, const Places& places) {
+  check_required(config, places);
+  check_ranges(config, places);
+  fill_defaults(config);
+  check_layout(config, places);
+  derive(config, places);
+  check_rules(config, places);
+}
+
+void emit(YAML::Emitter& out, const google::protobuf::Message& message) {
+  using google::protobuf::FieldDescriptor;
+  const auto& reflection = *message.GetReflection();
+  out << YAML::BeginMap;
+  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
+    const FieldDescriptor& field = *message.GetDescriptor()->field(i);
+    if (!field.is_repeated() && !reflection.HasField(message, &field)) continue;
+    out << YAML::Key << field.name() << YAML::Value;
+    if (field.is_repeated()) {
+      out << YAML::BeginSeq;
+      for (int e = 0; e < reflection.FieldSize(message, &field); ++e)
+        emit(out, reflection.GetRepeatedMessage(message, &field, e));
+      out << YAML::EndSeq;
+    } else if (field.message_type() != nullptr) {
+      emit(out, reflection.GetMessage(message, &field));
+    } else {
+      out << scalar_text(message, field);
+    }
+  }
+  out << YAML::EndMap;
+}
+
+}  // namespace
+
+config::Config parse_config(const std::string& text, const std::string& path,
+                            const std::vector<std::string>& overrides) {
+  Places places{path, {}};
+  config::Config config;
+  fill_from_yaml(config, text, places);
+  for (const std::string& change : overrides) fill_from_override(config, change, places);
+  complete(config, places);
+  return config;
+}
+
+config::Config load_config(const std::string& path, const std::vector<std::string>& overrides) {
+  return parse_config(read_text(path), path, overrides);
+}
+
+void validate(const config::Config& config) {
+  config::Config whole = config;
+  complete(whole, Places{"configuration", {}});
+}
+
+std::int64_t data_parallel_size(const config::Config& config) {
+  const config::Parallel& parallel = config.parallel();
+  return parallel.ranks() / (parallel.tp() * parallel.cp() * parallel.pp());
+}
+
+std::string to_yaml(const config::Config& config) {
+  YAML::Emitter out;
+  emit(out, config);
+  return std::string(out.c_str()) + "\n";
+}
+
+void save_config(const config::Config& config, const std::string& path) {
+  errno = 0;
+  std::ofstream file(path, std::ios::binary);
+  file << to_yaml(config);
+  file.close();
+  require(file.good(), path, ": cannot write the configuration: ", std::strerror(errno));
+}
+
+}  // namespace pf

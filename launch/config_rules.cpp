@@ -1,0 +1,201 @@
+#include "launch/config_rules.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <string>
+#include <utility>
+
+#include "launch/config.h"
+
+namespace pf {
+
+namespace {
+
+std::string text_of(std::int64_t value) {
+  return std::to_string(value);
+}
+
+// "8 or 16": the legal values on both sides of one that is not.
+std::string either(std::int64_t below, std::int64_t above) {
+  if (below < 1) return text_of(above);
+  return text_of(below) + " or " + text_of(above);
+}
+
+std::string nearest_multiples(std::int64_t of, std::int64_t value) {
+  return either(value / of * of, (value / of + 1) * of);
+}
+
+std::string nearest_divisors(std::int64_t of, std::int64_t value) {
+  if (value > of) return text_of(of);
+  std::int64_t below = value, above = value;
+  while (of % below != 0) --below;
+  while (of % above != 0) ++above;
+  return either(below, above);
+}
+
+void check_multiple(const Places& places, const std::string& key, std::int64_t value,
+                    std::int64_t of, const std::string& rule) {
+  if (value % of == 0) return;
+  places.fail(key, "found " + text_of(value) + ", wanted a multiple of " + rule +
+                       "; nearest: " + nearest_multiples(of, value));
+}
+
+void check_divisor(const Places& places, const std::string& key, std::int64_t value,
+                   std::int64_t of, const std::string& rule) {
+  if (of % value == 0) return;
+  places.fail(key, "found " + text_of(value) + ", wanted a divisor of " + rule +
+                       "; nearest: " + nearest_divisors(of, value));
+}
+
+void check_run(const config::Run& run, const Places& places) {
+  if (run.name().find('/') != std::string::npos)
+    places.fail("run.name", "found '" + run.name() +
+                                "', wanted a name without '/'; folders belong into run.folder");
+}
+
+void check_model(const config::Model& model, const Places& places) {
+  check_divisor(places, "model.kv_heads", model.kv_heads(), model.heads(),
+                "model.heads=" + text_of(model.heads()));
+  check_multiple(places, "model.head_dim", model.head_dim(), 2,
+                 "2, since rotary positions turn pairs");
+  if (model.vocabulary() < 256)
+    places.fail("model.vocabulary", "found " + text_of(model.vocabulary()) +
+                                        ", wanted at least 256: texts are read as bytes");
+  const bool has_dense_layers = !model.has_moe() || model.moe().every() > 1;
+  if (has_dense_layers && model.ffn() == 0)
+    places.fail("model.ffn",
+                "is missing; wanted the inner width of the dense layers' SwiGLU, "
+                "for instance " +
+                    text_of(4 * model.hidden()));
+}
+
+void check_moe(const config::Config& config, const Places& places) {
+  const config::Moe& moe = config.model().moe();
+  if (moe.top_k() > moe.experts())
+    places.fail("model.moe.top_k",
+                "found " + text_of(moe.top_k()) +
+                    ", wanted at most model.moe.experts=" + text_of(moe.experts()));
+  if (moe.every() > config.model().layers())
+    places.fail("model.moe.every", "found " + text_of(moe.every()) +
+                                       ", so that no layer is MoE; wanted at most model.layers=" +
+                                       text_of(config.model().layers()));
+  const std::int64_t group = moe.balance().group();
+  if (!counts_groups(moe.balance())) return;
+  const std::int64_t dp = data_parallel_size(config);
+  const std::string key = "model.moe.balance.group";
+  if (group < 1 || (group % dp != 0 && dp % group != 0))
+    places.fail(key, "found " + text_of(group) +
+                         ", wanted a multiple or a divisor of dp=" + text_of(dp) + "; nearest: " +
+                         (group < dp ? nearest_divisors(dp, std::max<std::int64_t>(group, 1))
+                                     : nearest_multiples(dp, group)));
+  const std::int64_t micro_batches = config.train().global_batch() / config.train().micro_batch();
+  check_divisor(places, key, group, micro_batches,
+                "the micro-batches in a step, train.global_batch / train.micro_batch = " +
+                    text_of(config.train().global_batch()) + " / " +
+                    text_of(config.train().micro_batch()) + " = " + text_of(micro_batches));
+}
+
+void check_sources(const config::Data& data, const Places& places) {
+  std::map<std::string, std::string> place_of;
+  for (int i = 0; i < data.sources_size(); ++i) {
+    const std::string key = "data.sources[" + std::to_string(i) + "].name";
+    const std::string& name = data.sources(i).name();
+    const auto [earlier, is_new] = place_of.emplace(name, places.of(key));
+    if (!is_new)
+      places.fail(key, "found '" + name + "' again (first at " + earlier->second +
+                           "); each source needs its own name");
+  }
+}
+
+void check_batch(const config::Config& config, const Places& places) {
+  const config::Parallel& parallel = config.parallel();
+  const std::int64_t dp = data_parallel_size(config);
+  const std::int64_t unit = config.train().micro_batch() * dp;
+  check_multiple(places, "train.global_batch", config.train().global_batch(), unit,
+                 "train.micro_batch x dp = " + text_of(config.train().micro_batch()) + " x " +
+                     text_of(dp) + " = " + text_of(unit) + " (dp = ranks / (tp cp pp) = " +
+                     text_of(parallel.ranks()) + " / (" + text_of(parallel.tp()) + " x " +
+                     text_of(parallel.cp()) + " x " + text_of(parallel.pp()) + "))");
+}
+
+void check_experts(const config::Config& config, const Places& places) {
+  const config::Parallel& parallel = config.parallel();
+  const bool has_moe = config.model().has_moe();
+  if (!has_moe && parallel.ep() > 1)
+    places.fail("parallel.ep", "found " + text_of(parallel.ep()) +
+                                   ", but there are no experts to share: model.moe is missing; "
+                                   "use 1");
+  if (!has_moe && parallel.etp() > 1)
+    places.fail("parallel.etp", "found " + text_of(parallel.etp()) +
+                                    ", but there are no experts to cut: model.moe is missing; "
+                                    "use 1");
+  if (has_moe)
+    check_divisor(places, "parallel.ep", parallel.ep(), config.model().moe().experts(),
+                  "model.moe.experts=" + text_of(config.model().moe().experts()));
+}
+
+void check_cluster(const config::Cluster& cluster, const Places& places) {
+  if (cluster.memory() != 0 && cluster.memory() < (1 << 20))
+    places.fail("cluster.memory", "found " + text_of(cluster.memory()) +
+                                      " bytes, wanted at least 1MiB; give a unit, as in 80GiB");
+}
+
+// What the schema knows and the program does not do yet.
+void check_supported(const config::Config& config, const Places& places) {
+  struct Missing {
+    std::string key;
+    std::int64_t value;
+    std::int64_t largest;
+    std::string what;
+  };
+  const config::Parallel& parallel = config.parallel();
+  const std::array<Missing, 7> missing{{
+      {"parallel.tp", parallel.tp(), 1, "tensor parallelism"},
+      {"parallel.cp", parallel.cp(), 1, "context parallelism"},
+      {"parallel.ep", parallel.ep(), 1, "expert parallelism"},
+      {"parallel.etp", parallel.etp(), 1, "tensor parallelism of experts"},
+      {"parallel.pp", parallel.pp(), 1, "pipeline parallelism"},
+      {"parallel.zero", parallel.zero(), 0, "sharing what replicas hold (ZeRO)"},
+      {"parallel.chunks", parallel.chunks(), 1, "more than one stage a rank"},
+  }};
+  for (const Missing& part : missing) {
+    if (part.value > part.largest)
+      places.fail(part.key, "found " + text_of(part.value) + ", but " + part.what +
+                                " is not in this version yet; use " + text_of(part.largest));
+  }
+  if (config.cluster().device() != "cpu")
+    places.fail("cluster.device", "found '" + config.cluster().device() +
+                                      "', but training on it is not in this version yet; use cpu");
+}
+
+}  // namespace
+
+void check_layout(const config::Config& config, const Places& places) {
+  const config::Parallel& parallel = config.parallel();
+  const auto product = [&](const std::string& names, std::int64_t a, std::int64_t b) {
+    const std::int64_t all = a * b * parallel.pp();
+    check_multiple(places, "parallel.ranks", parallel.ranks(), all,
+                   names + " x pp = " + text_of(a) + " x " + text_of(b) + " x " +
+                       text_of(parallel.pp()) + " = " + text_of(all));
+  };
+  product("tp x cp", parallel.tp(), parallel.cp());
+  product("etp x ep", parallel.etp(), parallel.ep());
+}
+
+void check_rules(const config::Config& config, const Places& places) {
+  check_run(config.run(), places);
+  check_model(config.model(), places);
+  check_sources(config.data(), places);
+  check_batch(config, places);
+  if (config.model().has_moe()) check_moe(config, places);
+  check_experts(config, places);
+  check_cluster(config.cluster(), places);
+  check_supported(config, places);
+}
+
+bool counts_groups(const config::Balance& balance) {
+  return balance.kind() == config::Balance::global || balance.kind() == config::Balance::mixed;
+}
+
+}  // namespace pf

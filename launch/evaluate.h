@@ -1,0 +1,31 @@
+// What a model makes of text that it was not trained on.
+#pragma once
+
+#include "launch/data.h"
+#include "launch/report.h"
+#include "models/stage.h"
+
+namespace pf {
+
+// What evaluation needs of a run; all ranks of the mesh call with the same arguments.
+struct Evaluator {
+  const config::Config& config;
+  const Mesh& mesh;
+  const Data& data;
+  Stage& stage;
+  DType type;
+  std::int64_t step;
+
+  // Bits per byte of each source's held-out windows. Replicas divide the windows; all run as many
+  // micro-batches, so that collectives inside the model match.
+  std::vector<DomainBits> heldout() const;
+
+  // Text of train.sample_bytes after the first bytes of each source's held-out text, drawn with
+  // train.sample_temperature; every replica draws the same.
+  std::vector<TextSample> samples() const;
+
+ private:
+  Context context(std::int64_t sequences, const Windows& windows, std::int64_t valid) const;
+};
+
+}  // namespace pf

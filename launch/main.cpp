@@ -1,0 +1,190 @@
+// The program: `pentafold COMMAND ...`.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <new>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "core/backend.h"
+#include "core/cpu/processor.h"
+#include "core/error.h"
+#include "launch/config.h"
+#include "launch/config_docs.h"
+#include "launch/config_keys.h"
+#include "launch/train.h"
+#include "launch/version.h"
+
+namespace {
+
+enum ExitCode : int { done = 0, failed = 1, wrong_usage = 2 };
+
+constexpr const char* help =
+    R"(Pentafold trains large language models, mixture-of-experts ones above all.
+
+  pentafold train FILE [KEY=VALUE ...] [--ranks N] [--threads N]
+      Trains what the YAML file says. Metrics and the whole configuration go to runs/NAME;
+      a folder that is there already is moved to runs/NAME.1, .2 and so on.
+  pentafold config FILE [KEY=VALUE ...] [--ranks N] [--threads N]
+      Prints the whole configuration: each key with the value that train would use.
+  pentafold config --docs
+      Prints what each key means, its type, default and range (Markdown).
+  pentafold --help, --version
+
+KEY=VALUE changes a key of the file for this call (train.steps=100, data.sources[0].path=a.txt);
+the last one wins. --ranks is parallel.ranks, --threads is parallel.threads (of each rank).
+
+Examples:
+  pentafold train configs/quickstart.yaml
+  pentafold train configs/quickstart.yaml --ranks 4 train.steps=100 optimizer.lr=1e-3
+  pentafold config configs/quickstart.yaml model.layers=8 > deeper.yaml
+
+SIGINT (Ctrl-C) and SIGTERM end training after the current step; a second SIGINT ends it at once.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 130 (SIGINT) or 143 (SIGTERM)
+ended by a signal after a whole step.
+
+Environment: PENTAFOLD_DEBUG=1 adds to an error the place in the source that noticed it;
+NO_COLOR=1 turns colours off.
+)";
+
+struct Command {
+  std::string file, ranks, threads;
+  std::vector<std::string> overrides;
+  bool wants_docs = false;
+
+  pf::config::Config load() const {
+    std::vector<std::string> all = overrides;
+    if (!ranks.empty()) all.push_back("parallel.ranks=" + ranks);
+    if (!threads.empty()) all.push_back("parallel.threads=" + threads);
+    return pf::load_config(file, all);
+  }
+};
+
+void add_arguments(CLI::App& app, Command& command) {
+  app.add_option("FILE", command.file);
+  app.add_option("KEY=VALUE", command.overrides);
+  app.add_option("--ranks", command.ranks);
+  app.add_option("--threads", command.threads);
+}
+
+// A reader that went away is no failure.
+void print(const std::string& text) {
+  const bool is_written = std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0;
+  const int reason = errno;
+  pf::require(is_written || reason == EPIPE,
+              "can't write to standard output: ", std::generic_category().message(reason));
+}
+
+std::string version_text() {
+  return std::string("pentafold ") + pf::version +
+         "\nCPU: " + pf::processor_features(pf::usable_isas().back()) +
+         "\nCUDA: " + pf::cuda_description() + '\n';
+}
+
+// What CLI11 refused, with the command or option that may have been meant.
+std::string complaint(const CLI::App& app, const CLI::ParseError& error) {
+  const std::vector<std::string> unknown = app.remaining(true);
+  if (unknown.empty()) return error.what();
+  const std::string& word = unknown.front();
+  const std::vector<CLI::App*> chosen = app.get_subcommands();
+  std::vector<std::string> known;
+  if (chosen.empty())
+    for (const CLI::App* command : app.get_subcommands({})) known.push_back(command->get_name());
+  for (const CLI::Option* option : (chosen.empty() ? app : *chosen[0]).get_options())
+    if (option->nonpositional()) known.push_back("--" + option->get_lnames().at(0));
+
+  std::string text = (word[0] == '-' ? "unknown option '" : "unknown command '") + word + "'";
+  const auto distance = [&](const std::string& name) { return pf::edit_distance(word, name); };
+  const auto nearest =
+      std::min_element(known.begin(), known.end(),
+                       [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
+  if (chosen.empty() && (word.ends_with(".yaml") || word.ends_with(".yml")))
+    text += "; did you mean train " + word + "?";
+  else if (distance(*nearest) <= 2)
+    text += "; did you mean " + *nearest + "?";
+  return text;
+}
+
+// `failure` is the exit code of an Error that comes out.
+int run(int argc, char** argv, int& failure) {
+  failure = wrong_usage;
+  if (argc < 2) {
+    std::fputs(help, stderr);
+    return wrong_usage;
+  }
+  CLI::App app;
+  Command command;
+  app.require_subcommand(1);
+  CLI::Option* wants_version = app.add_flag("--version");
+  CLI::App* train = app.add_subcommand("train");
+  CLI::App* config = app.add_subcommand("config");
+  add_arguments(*train, command);
+  add_arguments(*config, command);
+  config->add_flag("--docs", command.wants_docs);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    failure = failed;
+    print(help);
+    return done;
+  } catch (const CLI::ParseError& error) {
+    if (wants_version->count() > 0 && app.remaining_size(true) == 0) {
+      failure = failed;
+      print(version_text());
+      return done;
+    }
+    throw pf::Error(complaint(app, error) + " (see pentafold --help)");
+  }
+  if (config->parsed() && command.wants_docs) {
+    failure = failed;
+    print(pf::config_reference());
+    return done;
+  }
+  pf::require(!command.file.empty(), "name the FILE to ", train->parsed() ? "train" : "show",
+              ", like configs/quickstart.yaml (see pentafold --help)");
+  const pf::config::Config resolved = command.load();
+  failure = failed;
+  if (train->parsed()) return pf::train(resolved);
+  print(pf::to_yaml(resolved));
+  return done;
+}
+
+// Else the first file that is opened would get the number of a closed standard stream, and its
+// text.
+void open_standard_streams() {
+  int opened = 0;
+  while (opened >= 0 && opened <= 2) opened = open("/dev/null", O_RDWR);
+  if (opened > 2) close(opened);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  open_standard_streams();
+  std::signal(SIGPIPE, SIG_IGN);
+  int failure = failed;
+  try {
+    return run(argc, argv, failure);
+  } catch (const pf::Error& error) {
+    std::fprintf(stderr, "pentafold: %s\n", error.what());
+    if (std::getenv("PENTAFOLD_DEBUG") != nullptr && !error.where().empty())
+      std::fprintf(stderr, "pentafold: at %s\n", error.where().c_str());
+  } catch (const std::bad_alloc&) {
+    std::fputs("pentafold: out of memory; fewer ranks or a smaller train.micro_batch need less\n",
+               stderr);
+    failure = failed;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "pentafold: %s\n", error.what());
+    failure = failed;
+  }
+  return failure;
+}

@@ -1,0 +1,316 @@
+#include "launch/report.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <numeric>
+#include <string_view>
+#include <system_error>
+
+#include "core/error.h"
+#include "launch/process.h"
+#include "launch/text.h"
+
+namespace pf {
+
+namespace {
+
+constexpr std::int64_t steps_between_headers = 25;
+constexpr int widest_bar = 40, narrowest_bar = 8;
+constexpr std::string_view erase_line = "\r\033[K";
+
+bool is_set(const char* variable) {
+  const char* value = std::getenv(variable);
+  return value != nullptr && *value != '\0';
+}
+
+bool understands_escapes(std::FILE* out) {
+  const char* terminal = std::getenv("TERM");
+  return isatty(fileno(out)) == 1 && terminal != nullptr && std::string_view(terminal) != "dumb";
+}
+
+std::string repeated(std::string_view text, std::int64_t times) {
+  std::string all;
+  for (std::int64_t i = 0; i < times; ++i) all += text;
+  return all;
+}
+
+// ---- a step ----
+
+struct Cell {
+  std::string head, value;
+  int width;
+};
+
+// Widths leave two spaces before the widest usual value.
+std::vector<Cell> cells_of(const StepReport& report, std::int64_t steps) {
+  const auto digits = static_cast<int>(std::to_string(steps).size());
+  const std::int64_t resident = resident_bytes();
+  std::vector<Cell> cells{
+      {"step", std::to_string(report.step), std::max(5, digits + 1)},
+      {"loss", fmt::format("{:.4f}", report.loss), 9},
+      {"lr", fmt::format("{:.2e}", report.lr), 10},
+      {"grad norm", fmt::format("{:#.4g}", report.grad_norm), 11},
+      {"tokens/s", count_in_words(report.tokens_per_s), 10},
+      {"max/mean load", fmt::format("{:.2f}", report.expert_load), 15},
+      {"memory", resident == 0 ? "?" : bytes_in_words(resident), 11},
+      {"left", duration_in_words(report.seconds_left), 8},
+  };
+  if (report.expert_load == 0) cells.erase(cells.begin() + 5);
+  return cells;
+}
+
+// ---- expert load ----
+
+// A block for each expert, or for each of 64 runs of neighbours: ▄ is the mean, █ twice the mean
+// or more, · no choice at all.
+std::string blocks(const std::vector<double>& share, double mean) {
+  constexpr std::array<std::string_view, 8> levels{"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
+  const std::size_t count = std::min<std::size_t>(share.size(), 64);
+  std::string row;
+  for (std::size_t b = 0; b < count; ++b) {
+    const auto begin = share.begin() + static_cast<std::ptrdiff_t>(b * share.size() / count);
+    const auto end = share.begin() + static_cast<std::ptrdiff_t>((b + 1) * share.size() / count);
+    const double sum = std::accumulate(begin, end, 0.0);
+    const double relative = sum / static_cast<double>(end - begin) / mean;
+    const double level = std::clamp(std::round(relative * 4), 1.0, 8.0);
+    row += sum > 0 ? levels[static_cast<std::size_t>(level) - 1] : "·";
+  }
+  return row;
+}
+
+// ---- samples ----
+
+// Lines of less than `columns` with four spaces before each. `after_prompt` goes between the two;
+// the prompt's last character may end in the text.
+std::string indented(const TextSample& sample, const std::string& before_prompt,
+                     const std::string& after_prompt, int columns) {
+  const std::string bytes = sample.prompt + sample.text;
+  const std::string margin(4, ' ');
+  std::string lines = margin + before_prompt;
+  bool is_prompt = true;
+  int column = 4;
+  for (std::size_t at = 0; at < bytes.size() || is_prompt;) {
+    if (is_prompt && at >= sample.prompt.size()) {
+      lines += after_prompt;
+      is_prompt = false;
+      continue;
+    }
+    const Character character = first_character(std::string_view(bytes).substr(at));
+    const bool is_newline = bytes[at] == '\n';
+    if (is_newline || column + character.columns >= columns) {
+      lines += '\n' + margin;
+      column = 4;
+    }
+    if (bytes[at] == '\t') {
+      lines += ' ';
+    } else if (!is_newline) {
+      lines += character.is_printable ? bytes.substr(at, character.bytes) : "·";
+    }
+    column += is_newline ? 0 : character.columns;
+    at += character.bytes;
+  }
+  return lines;
+}
+
+// ---- summary ----
+
+std::string row(std::string_view name, const std::string& value) {
+  return fmt::format("\n  {:<14}{}", name, value);
+}
+
+std::string rows_of_parts(const std::vector<Summary::Part>& parts) {
+  double sum = 0;
+  std::size_t longest = 12;
+  for (const Summary::Part& part : parts) {
+    sum += part.seconds;
+    longest = std::max(longest, part.name.size());
+  }
+  std::string rows;
+  for (const Summary::Part& part : parts) {
+    const double percent = sum > 0 ? 100 * part.seconds / sum : 0;
+    rows += fmt::format("\n    {:<{}}{:>8}{:>7.1f}%", part.name, longest,
+                        duration_in_words(part.seconds), percent);
+  }
+  return rows;
+}
+
+}  // namespace
+
+Reporter::Reporter(const std::string& folder, std::int64_t steps, std::FILE* out)
+    : out_(out),
+      metrics_(nullptr, [](std::FILE* file) { return std::fclose(file); }),
+      path_(folder + "/metrics.jsonl"),
+      steps_(std::max<std::int64_t>(steps, 1)),
+      is_terminal_(understands_escapes(out)),
+      has_colour_(is_terminal_ && !is_set("NO_COLOR")) {
+  metrics_.reset(std::fopen(path_.c_str(), "ae"));
+  const int reason = errno;
+  require(metrics_ != nullptr, path_,
+          ": can't be opened: ", std::generic_category().message(reason));
+}
+
+Reporter::~Reporter() {
+  if (bar_is_drawn_) std::fwrite(erase_line.data(), 1, erase_line.size(), out_);
+  std::fflush(out_);
+}
+
+void Reporter::line(const std::string& text) {
+  print(text);
+}
+
+void Reporter::step(const StepReport& report) {
+  write_json(fmt::format(
+      R"({{"step":{},"loss":{},"balance_loss":{},"z_loss":{},"grad_norm":{},"lr":{},"tokens":{},)"
+      R"("tokens_per_s":{},"expert_load":{},"skipped":{}}})",
+      report.step, json_number(report.loss), json_number(report.balance_loss),
+      json_number(report.z_loss), json_number(report.grad_norm), json_number(report.lr),
+      report.tokens, json_number(report.tokens_per_s), json_number(report.expert_load),
+      report.is_skipped));
+
+  std::string head, values;
+  for (const Cell& cell : cells_of(report, steps_)) {
+    head += fmt::format("{:>{}}", cell.head, cell.width);
+    values += fmt::format("{:>{}}", cell.value, cell.width);
+  }
+  if (report.is_skipped)
+    values = painted(values + "  skipped: loss or gradients not finite", Style::yellow);
+  const bool wants_head = is_terminal_ ? lines_ % steps_between_headers == 0 : lines_ == 0;
+  ++lines_;
+  bar_step_ = report.step;
+  bar_seconds_left_ = report.seconds_left;
+  print(wants_head ? painted(head, Style::dim) + '\n' + values : values);
+}
+
+void Reporter::evaluation(std::int64_t step, const std::vector<DomainBits>& heldout) {
+  std::string object, shown;
+  double sum = 0;
+  for (const DomainBits& domain : heldout) {
+    const std::string_view comma = object.empty() ? "" : ",";
+    object +=
+        fmt::format("{}{}:{}", comma, json_string(domain.name), json_number(domain.bits_per_byte));
+    shown +=
+        fmt::format("{}{} {:.4f}", comma.empty() ? "" : ", ", domain.name, domain.bits_per_byte);
+    sum += domain.bits_per_byte;
+  }
+  write_json(fmt::format(R"({{"step":{},"heldout":{{{}}}}})", step, object));
+  if (heldout.empty()) return;
+  const std::string mean = fmt::format("{:.4f}", sum / static_cast<double>(heldout.size()));
+  print(fmt::format("held-out after step {}: {} bits per byte ({})", step,
+                    painted(mean, Style::bold), shown));
+}
+
+void Reporter::expert_load(const std::vector<LayerLoad>& layers) {
+  std::string text = painted("expert load", Style::bold) + " (▄ is the mean, █ twice that or more)";
+  std::size_t longest = 0;
+  for (const LayerLoad& layer : layers) longest = std::max(longest, layer.layer.size());
+  for (const LayerLoad& layer : layers) {
+    const double sum = std::accumulate(layer.share.begin(), layer.share.end(), 0.0);
+    text += fmt::format("\n  {:<{}}  ", layer.layer, longest);
+    if (!(sum > 0)) {
+      text += "no choices yet";
+      continue;
+    }
+    const double mean = sum / static_cast<double>(layer.share.size());
+    const double largest = *std::max_element(layer.share.begin(), layer.share.end());
+    const auto dead = std::count(layer.share.begin(), layer.share.end(), 0.0);
+    text += fmt::format("{}  max/mean {:.2f}", blocks(layer.share, mean), largest / mean);
+    if (dead > 0) text += painted(fmt::format("  {} dead", dead), Style::yellow);
+  }
+  print(text);
+}
+
+void Reporter::samples(const std::vector<TextSample>& samples) {
+  // Without colours a mark tells the prompt from the rest.
+  const std::string before = has_colour_ ? "\033[2m" : "", after = has_colour_ ? "\033[0m" : "»";
+  std::string text = painted("samples", Style::bold) +
+                     (has_colour_ ? " (the prompt is dim)" : " (the prompt ends at »)");
+  for (const TextSample& sample : samples) {
+    text += "\n  " + painted(sample.domain, Style::bold) + '\n' +
+            indented(sample, before, after, is_terminal_ ? std::min(columns(), 100) : columns());
+  }
+  print(text);
+}
+
+void Reporter::summary(const Summary& summary) {
+  bar_step_ = 0;
+  const std::string how = summary.ended_by.empty() ? fmt::format("done: {} steps", summary.steps)
+                                                   : fmt::format("ended by {} after step {}",
+                                                                 summary.ended_by, summary.steps);
+  std::string text = painted(how, Style::bold);
+  if (summary.skipped > 0) {
+    text += painted(
+        fmt::format("\n  skipped       {} steps: loss or gradients not finite", summary.skipped),
+        Style::yellow);
+  }
+  text += row("loss", fmt::format("{:.4f} -> {:.4f}", summary.loss_first, summary.loss_last));
+  text += row("tokens", fmt::format("{}, {} per second", count_in_words(double(summary.tokens)),
+                                    count_in_words(summary.tokens_per_s)));
+  text += row("time", fmt::format("{}, the first step after {}", duration_in_words(summary.seconds),
+                                  duration_in_words(summary.first_step_s)));
+  text += row("memory", fmt::format("{} in tensors per rank, {} resident",
+                                    bytes_in_words(summary.peak_bytes_per_rank),
+                                    bytes_in_words(summary.peak_resident_bytes)));
+  if (summary.flops_per_s > 0) {
+    std::string speed = fmt::format("{:#.3g} TFLOP/s", summary.flops_per_s / 1e12);
+    if (summary.gemm_share > 0)
+      speed += fmt::format(", {:.0f}% of this machine's GEMM rate", 100 * summary.gemm_share);
+    text += row("speed", speed);
+  }
+  if (!summary.parts.empty()) text += "\n  where the time went" + rows_of_parts(summary.parts);
+  print(text);
+}
+
+int Reporter::columns() const {
+  if (!is_terminal_) return std::numeric_limits<int>::max();
+  winsize size{};
+  return ioctl(fileno(out_), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+std::string Reporter::painted(const std::string& text, Style style) const {
+  if (!has_colour_ || style == Style::plain) return text;
+  const std::string_view code = style == Style::bold ? "1" : style == Style::dim ? "2" : "33";
+  return fmt::format("\033[{}m{}\033[0m", code, text);
+}
+
+// Never reaches the last column, where terminals differ in when they wrap.
+std::string Reporter::bar() const {
+  const double done = std::clamp(double(bar_step_) / double(steps_), 0.0, 1.0);
+  const std::string percent = fmt::format(" {:3.0f}% ", std::floor(100 * done));
+  const std::string rest =
+      fmt::format(" {}/{}  {} left", bar_step_, steps_, duration_in_words(bar_seconds_left_));
+  const int room = columns() - 1;
+  const int cells = std::min(widest_bar, room - static_cast<int>(percent.size() + rest.size()));
+  if (cells < narrowest_bar)
+    return (percent + rest).substr(0, static_cast<std::size_t>(std::max(room, 0)));
+  const auto full = static_cast<std::int64_t>(done * cells);
+  return percent + repeated("━", full) + painted(repeated("─", cells - full), Style::dim) + rest;
+}
+
+// One write, so that nothing flickers. Whether anybody reads it is not the run's concern.
+void Reporter::print(const std::string& text) {
+  std::string bytes(bar_is_drawn_ ? erase_line : "");
+  bytes += text + '\n';
+  bar_is_drawn_ = is_terminal_ && bar_step_ > 0;
+  if (bar_is_drawn_) bytes += bar();
+  std::fwrite(bytes.data(), 1, bytes.size(), out_);
+  std::fflush(out_);
+}
+
+void Reporter::write_json(const std::string& object) {
+  const std::string bytes = object + '\n';
+  const bool is_written =
+      std::fwrite(bytes.data(), 1, bytes.size(), metrics_.get()) == bytes.size() &&
+      std::fflush(metrics_.get()) == 0;
+  const int reason = errno;
+  require(is_written, path_, ": can't be written: ", std::generic_category().message(reason));
+}
+
+}  // namespace pf

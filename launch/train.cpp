@@ -1,0 +1,353 @@
+#include "launch/train.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <numeric>
+#include <optional>
+#include <sstream>
+#include <thread>
+
+#include "core/error.h"
+#include "launch/evaluate.h"
+#include "launch/gemm_rate.h"
+#include "launch/process.h"
+#include "launch/report.h"
+#include "launch/run_folder.h"
+#include "launch/signals.h"
+#include "launch/text.h"
+#include "models/balance.h"
+#include "models/metrics.h"
+#include "models/transformer.h"
+#include "optim/adamw.h"
+#include "optim/schedule.h"
+
+namespace pf {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+DType type_of(config::Run::Precision precision) {
+  switch (precision) {
+    case config::Run::f64:
+      return DType::f64;
+    case config::Run::f32:
+      return DType::f32;
+    case config::Run::bf16:
+      return DType::bf16;
+  }
+  return DType::f32;
+}
+
+// Where the time of the steps goes, by name in order of first use.
+class Times {
+ public:
+  // Ends the part that runs and begins another.
+  void enter(const char* name) {
+    const auto now = Clock::now();
+    if (running_ != nullptr)
+      part(running_).seconds += std::chrono::duration<double>(now - begin_).count();
+    running_ = name;
+    begin_ = now;
+  }
+  void stop() { enter(nullptr); }
+  const std::vector<Summary::Part>& parts() const { return parts_; }
+
+ private:
+  Summary::Part& part(const std::string& name) {
+    for (Summary::Part& p : parts_)
+      if (p.name == name) return p;
+    return parts_.emplace_back(Summary::Part{name, 0});
+  }
+
+  const char* running_ = nullptr;
+  Clock::time_point begin_;
+  std::vector<Summary::Part> parts_;
+};
+
+std::string describe(const config::Config& config, const Mesh& mesh, const std::string& device);
+
+// One rank's training run.
+class Trainer {
+ public:
+  Trainer(const config::Config& config, const Data& data, Communicator& communicator,
+          Reporter* reporter);
+  // The signal that ended it, or 0.
+  int run();
+
+ private:
+  struct Taken {
+    StepReport report;
+    StepStatistics statistics;
+  };
+
+  Taken take_step(std::int64_t step);
+  void run_micro_batches(std::int64_t step, std::vector<Statistics>& statistics);
+  Flight make_flight(std::int64_t step, std::int64_t micro_batch) const;
+  void evaluate(std::int64_t step, bool is_last);
+  void summarise(const StepStatistics& last, int signal);
+
+  const config::Config& config_;
+  const Data& data_;
+  Reporter* reporter_;  // on rank 0
+  DType type_;
+  Clock::time_point begin_ = Clock::now();
+  Device device_;
+  Mesh mesh_;
+  Transformer model_;
+  std::optional<Gradients> gradients_;
+  std::optional<AdamW> optimizer_;
+  std::optional<Stage> stage_;
+  std::optional<Balance> balance_;
+  Times times_;
+  Summary summary_;
+  std::vector<double> step_seconds_, losses_;
+};
+
+// Threads are pinned only where every rank's have processors of their own.
+int first_processor(const config::Parallel& parallel, int rank) {
+  const std::int64_t wanted = parallel.ranks() * parallel.threads();
+  return wanted <= std::int64_t(std::thread::hardware_concurrency())
+             ? rank * int(parallel.threads())
+             : -1;
+}
+
+Layout layout_of(const config::Config& c) {
+  const config::Parallel& p = c.parallel();
+  return Layout::make(int(p.ranks()), int(p.tp()), int(p.cp()), int(p.ep()), int(p.etp()),
+                      int(p.pp()), int(c.model().kv_heads()));
+}
+
+std::vector<int> all_ranks(int count) {
+  std::vector<int> ranks(static_cast<std::size_t>(count));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return ranks;
+}
+
+Trainer::Trainer(const config::Config& config, const Data& data, Communicator& communicator,
+                 Reporter* reporter)
+    : config_(config),
+      data_(data),
+      reporter_(reporter),
+      type_(type_of(config.run().precision())),
+      device_(make_cpu_backend(int(config.parallel().threads()),
+                               first_processor(config.parallel(), communicator.rank()))),
+      mesh_(communicator, device_, layout_of(config), all_ranks(communicator.size())),
+      model_(config.model(), {config.data().sequence(), config.train().head_chunk(), type_},
+             mesh_) {
+  model_.initialise(std::uint64_t(config.run().seed()));
+  std::vector<std::vector<Parameter*>> trained;
+  for (const auto& layer : model_.layers()) {
+    trained.emplace_back();
+    layer->visit({.parameter = [&](Parameter& w) { trained.back().push_back(&w); }});
+  }
+  gradients_.emplace(mesh_, std::move(trained));
+  optimizer_.emplace(config.optimizer(), [this](const Visitor& visitor) { model_.visit(visitor); });
+  stage_.emplace(model_.layers(), *gradients_, config.train().recompute() == config::Train::full);
+  const std::int64_t group = config.model().moe().balance().group();
+  balance_.emplace(mesh_, group > 0 ? group : mesh_.size(axes::dp));
+  if (reporter_ != nullptr)
+    reporter_->line(describe(config, mesh_, device_.backend().description()));
+}
+
+Flight Trainer::make_flight(std::int64_t step, std::int64_t micro_batch) const {
+  const std::int64_t size = config_.train().micro_batch();
+  const std::int64_t first = step * config_.train().global_batch() + micro_batch * size;
+  const Windows windows = data_.samples(std::uint64_t(first), size);
+  Flight flight;
+  Context& context = flight.context;
+  context.mesh = &mesh_;
+  context.batch = make_batch(mesh_, windows.ids, windows.targets, size, first, type_);
+  context.type = type_;
+  context.seed = std::uint64_t(config_.run().seed());
+  context.step = step;
+  context.micro_batch = micro_batch;
+  context.tokens = double(config_.train().global_batch() * config_.data().sequence());
+  context.is_training = true;
+  return flight;
+}
+
+void Trainer::run_micro_batches(std::int64_t step, std::vector<Statistics>& statistics) {
+  const std::int64_t dp = mesh_.size(axes::dp), replica = mesh_.coordinate(axes::dp);
+  const std::int64_t count = config_.train().global_batch() / config_.train().micro_batch() / dp;
+  const std::int64_t together = balance_->steps_together();
+  for (std::int64_t first = 0; first < count; first += together) {
+    const std::int64_t end = std::min(count, first + together);
+    std::vector<std::unique_ptr<Flight>> flights;
+    for (std::int64_t a = first; a < end; ++a) {
+      times_.enter("data");
+      flights.push_back(std::make_unique<Flight>(make_flight(step, a * dp + replica)));
+      flights.back()->context.balance = &*balance_;
+      times_.enter("forward");
+      stage_->forward(*flights.back());
+    }
+    times_.enter("balance");
+    balance_->bind();
+    times_.enter("backward");
+    for (std::size_t i = 0; i < flights.size(); ++i) {
+      stage_->backward(*flights[i], end == count && i + 1 == flights.size());
+      statistics.push_back(std::move(flights[i]->context.statistics));
+      flights[i].reset();
+    }
+  }
+}
+
+Trainer::Taken Trainer::take_step(std::int64_t step) {
+  gradients_->clear();
+  balance_->clear();
+  std::vector<Statistics> statistics;
+  run_micro_batches(step, statistics);
+  times_.enter("reduction");
+  const double norm = gradients_->finish();
+  times_.enter("metrics");
+  std::vector<const Statistics*> all;
+  for (const Statistics& s : statistics) all.push_back(&s);
+  Taken taken;
+  taken.statistics = over_mesh(mesh_, all, pending_signal() != 0, type_);
+
+  StepReport& report = taken.report;
+  report.step = step + 1;
+  report.loss = taken.statistics.loss;
+  report.balance_loss = taken.statistics.balance_loss;
+  report.z_loss = taken.statistics.z_loss;
+  report.grad_norm = norm;
+  report.lr = learning_rate(config_.optimizer(), step, config_.train().steps());
+  report.tokens = (step + 1) * config_.train().global_batch() * config_.data().sequence();
+  const double sum = report.loss + report.balance_loss + report.z_loss + norm;
+  report.is_skipped = !std::isfinite(sum);
+  if (!report.is_skipped) {
+    times_.enter("optimizer");
+    const double clip = config_.train().clip();
+    optimizer_->step(report.lr, clip > 0 && norm > clip ? clip / norm : 1);
+  }
+  for (const auto& counts : taken.statistics.expert_counts) {
+    const double total = std::accumulate(counts.begin(), counts.end(), 0.0);
+    report.expert_load = std::max(
+        report.expert_load, *std::ranges::max_element(counts) * double(counts.size()) / total);
+  }
+  times_.stop();
+  return taken;
+}
+
+int Trainer::run() {
+  const std::int64_t steps = config_.train().steps();
+  std::int64_t skipped_in_a_row = 0;
+  StepStatistics last;
+  int signal = 0;
+  const auto begin = Clock::now();
+  for (std::int64_t step = 0; step < steps && signal == 0; ++step) {
+    const auto step_begin = Clock::now();
+    Taken taken = take_step(step);
+    const double seconds = seconds_since(step_begin);
+    step_seconds_.push_back(seconds);
+    if (step == 0) summary_.first_step_s = seconds_since_process_start();
+    StepReport& report = taken.report;
+    report.tokens_per_s = double(report.tokens) / double(step + 1) / seconds;
+    report.seconds_left = seconds_since(begin) / double(step + 1) * double(steps - step - 1);
+    if (reporter_ != nullptr) reporter_->step(report);
+    losses_.push_back(report.loss);
+    summary_.tokens = report.tokens;
+    summary_.steps = step + 1;
+    last = std::move(taken.statistics);
+
+    skipped_in_a_row = report.is_skipped ? skipped_in_a_row + 1 : 0;
+    summary_.skipped += report.is_skipped;
+    require(skipped_in_a_row < config_.train().max_skipped(), "step ", step + 1, ": loss ",
+            report.loss, " and gradient norm ", report.grad_norm, " are not finite, for the ",
+            skipped_in_a_row,
+            "th time in a row (train.max_skipped); lower optimizer.lr, or look at ",
+            "the data of samples ", step * config_.train().global_batch(), " and on");
+    if (last.is_stopping) signal = std::max(1, pending_signal());
+    const std::int64_t every = config_.train().evaluate_every();
+    if (signal == 0 && every > 0 && (step + 1) % every == 0 && step + 1 < steps)
+      evaluate(step + 1, false);
+  }
+  if (signal == 0) evaluate(steps, true);
+  summary_.seconds = seconds_since(begin);
+  summarise(last, signal);
+  return signal;
+}
+
+void Trainer::evaluate(std::int64_t step, bool is_last) {
+  times_.enter("evaluation");
+  const Evaluator evaluator{config_, mesh_, data_, *stage_, type_, step};
+  const std::vector<DomainBits> heldout = evaluator.heldout();
+  if (reporter_ != nullptr && !heldout.empty()) reporter_->evaluation(step, heldout);
+  if (is_last && config_.train().sample_bytes() > 0) {
+    const std::vector<TextSample> samples = evaluator.samples();
+    if (reporter_ != nullptr) reporter_->samples(samples);
+  }
+  times_.stop();
+}
+
+void Trainer::summarise(const StepStatistics& last, int signal) {
+  const std::int64_t size = config_.train().micro_batch();
+  const std::int64_t count =
+      config_.train().global_batch() / size / std::int64_t(mesh_.size(axes::dp));
+  const std::int64_t tokens = size * config_.data().sequence();
+  summary_.peak_bytes_per_rank = std::int64_t(device_.memory().peak);
+  // All ranks measure at once, as they trained.
+  const double gemm =
+      gemm_seconds(model_.layers(), tokens, config_.model().moe().top_k(), type_) * double(count);
+  if (reporter_ == nullptr) return;
+  std::ranges::sort(step_seconds_);
+  const double median = step_seconds_[step_seconds_.size() / 2];
+  const auto tail = std::min<std::ptrdiff_t>(20, std::ptrdiff_t(losses_.size()));
+  summary_.tokens_per_s = double(tokens * count * mesh_.size(axes::dp)) / median;
+  summary_.gemm_share = gemm / median;
+  summary_.flops_per_s = summary_.tokens_per_s *
+                         model_size(config_.model(), config_.data().sequence()).flops_per_token;
+  summary_.parts = times_.parts();
+  summary_.peak_resident_bytes = peak_resident_bytes();
+  summary_.loss_first = losses_.front();
+  summary_.loss_last = std::accumulate(losses_.end() - tail, losses_.end(), 0.0) / double(tail);
+  summary_.ended_by = signal == 0 ? "" : signal_name(signal);
+  std::vector<LayerLoad> loads;
+  for (const auto& counts : last.expert_counts) {
+    const double total = std::accumulate(counts.begin(), counts.end(), 0.0);
+    LayerLoad load{"layer " + std::to_string(loads.size()), counts};
+    for (double& share : load.share) share /= total;
+    loads.push_back(std::move(load));
+  }
+  if (!loads.empty()) reporter_->expert_load(loads);
+  reporter_->summary(summary_);
+}
+
+// "11.5M parameters, 4.40M active; bf16; 2 ranks x 1 thread (dp 2); 16 x 256 tokens a step"
+std::string describe(const config::Config& c, const Mesh& mesh, const std::string& device) {
+  const ModelSize size = model_size(c.model(), c.data().sequence());
+  std::ostringstream out;
+  out << c.run().name() << ": " << count_in_words(double(size.parameters)) << " parameters";
+  if (size.active_parameters != size.parameters)
+    out << ", " << count_in_words(double(size.active_parameters)) << " active";
+  out << "; " << config::Run::Precision_Name(c.run().precision()) << "; " << mesh.size()
+      << (mesh.size() == 1 ? " rank" : " ranks") << " (dp " << mesh.size(axes::dp) << ") on "
+      << device << "; " << c.train().global_batch() << " x " << c.data().sequence()
+      << " tokens a step";
+  return out.str();
+}
+
+}  // namespace
+
+int train(const config::Config& config) {
+  const Data data(config);
+  const std::string moved = make_run_folder(config.run().folder());
+  save_config(config, config.run().folder() + "/config.yaml");
+  Reporter reporter(config.run().folder(), config.train().steps());
+  if (!moved.empty()) reporter.line(moved);
+  const SignalScope signals;
+  int signal = 0;
+  run_thread_ranks(int(config.parallel().ranks()), [&](Communicator& communicator) {
+    const bool is_first = communicator.rank() == 0;
+    Trainer trainer(config, data, communicator, is_first ? &reporter : nullptr);
+    const int ended_by = trainer.run();
+    if (is_first) signal = ended_by;
+  });
+  return signal == 0 ? 0 : 128 + signal;
+}
+
+}  // namespace pf

@@ -1,0 +1,92 @@
+#include "models/metrics.h"
+
+#include "core/error.h"
+#include "core/ops/elementwise.h"
+#include "parallel/table.h"
+
+namespace pf {
+namespace {
+
+const Axes everywhere = axes::tp * axes::cp * axes::dp * axes::pp;
+
+// The axes on which x is still a sum to be made.
+Tensor summed(Tensor x, const Mesh& mesh) {
+  Axes open;
+  for (const Axis a : everywhere)
+    if (x.label()[a] == Spread::partial) open.push_back(a);
+  return open.empty() ? x : all_reduce(x, mesh, open);
+}
+
+// Of scalars of one label, in the order of their slots.
+Tensor sum_of(const std::vector<Tensor>& xs) {
+  const Tensor y = Tensor::like(xs[0]);
+  backend(y).add(y, xs);
+  return y;
+}
+
+double sum_over_mesh(const Mesh& mesh, const std::vector<Tensor>& xs) {
+  return xs.empty() ? 0 : summed(sum_of(xs), mesh).item();
+}
+
+void append(std::vector<Tensor>& to, const std::map<int, Tensor>& slots) {
+  for (const auto& [slot, x] : slots) to.push_back(x);
+}
+
+}  // namespace
+
+double loss_over_mesh(const Mesh& mesh, const Statistics& statistics) {
+  std::vector<Tensor> losses;
+  append(losses, statistics.losses);
+  return sum_over_mesh(mesh, losses);
+}
+
+StepStatistics over_mesh(const Mesh& mesh, std::span<const Statistics* const> micro_batches,
+                         bool is_stopping, DType type) {
+  std::vector<Tensor> losses, balance, z;
+  std::map<int, std::vector<Tensor>> counts;
+  for (const Statistics* s : micro_batches) {
+    append(losses, s->losses);
+    append(balance, s->balance_losses);
+    append(balance, s->second_balance_losses);
+    append(z, s->z_losses);
+    for (const auto& [layer, x] : s->counts) counts[layer].push_back(x);
+  }
+  StepStatistics out;
+  out.loss = sum_over_mesh(mesh, losses);
+  out.balance_loss = sum_over_mesh(mesh, balance);
+  out.z_loss = sum_over_mesh(mesh, z);
+  if (!counts.empty()) {
+    const Tensor& like = counts.begin()->second[0];
+    const auto layers = std::int64_t(counts.size());
+    const Tensor all =
+        Tensor::empty({layers, like.columns()}, like.dtype(), like.device(), total(like.label()));
+    std::int64_t row = 0;
+    for (const auto& [layer, xs] : counts) {
+      backend(all).copy(all.rows(row, row + 1), sum_of(xs));
+      ++row;
+    }
+    const Tensor sums = cast(summed(all, mesh), DType::f64);
+    const std::vector<double> flat = sums.to_vector<double>();
+    for (row = 0; row < layers; ++row) {
+      const auto begin = flat.begin() + row * like.columns();
+      out.expert_counts.emplace_back(begin, begin + like.columns());
+    }
+  }
+  Label mine = constant(dense(Spread::rows, Spread::rows, Spread::rows, Spread::layers));
+  const Tensor stop = Tensor::scalar(is_stopping, accumulation(type), mesh.device(), mine);
+  out.is_stopping = all_max(stop, mesh, everywhere).item() > 0;
+  return out;
+}
+
+std::vector<std::vector<double>> last_logits(const Tensor& logits, std::int64_t sequences) {
+  require(logits.rows() % sequences == 0, "last_logits: ", logits.text(), " of ", sequences,
+          " sequences");
+  const std::int64_t length = logits.rows() / sequences;
+  std::vector<std::vector<double>> out;
+  for (std::int64_t s = 0; s < sequences; ++s)
+    out.push_back(cast(logits.rows((s + 1) * length - 1, (s + 1) * length).detached(), DType::f64)
+                      .to_vector<double>());
+  return out;
+}
+
+}  // namespace pf

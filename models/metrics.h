@@ -1,0 +1,27 @@
+// Numbers about a step, the same on every rank. Every rank calls, whether it has anything to add or
+// not.
+#pragma once
+
+#include <vector>
+
+#include "models/layer.h"
+
+namespace pf {
+
+// The sum over all ranks of what one micro-batch's head gave.
+double loss_over_mesh(const Mesh& mesh, const Statistics& statistics);
+
+// Sums over the micro-batches of a step and over all ranks.
+struct StepStatistics {
+  double loss = 0, balance_loss = 0, z_loss = 0;
+  std::vector<std::vector<double>> expert_counts;  // by MoE layer: choices that went to each expert
+  bool is_stopping = false;                        // a rank was asked to end
+};
+StepStatistics over_mesh(const Mesh& mesh, std::span<const Statistics* const> micro_batches,
+                         bool is_stopping, DType type);
+
+// The logits [vocabulary] of the last token of each sequence, as the head's [tokens, vocabulary]
+// has it.
+std::vector<std::vector<double>> last_logits(const Tensor& logits, std::int64_t sequences);
+
+}  // namespace pf

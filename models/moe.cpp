@@ -1,0 +1,123 @@
+#include "models/moe.h"
+
+#include "core/error.h"
+#include "core/ops/elementwise.h"
+#include "core/ops/loss.h"
+#include "core/ops/rows.h"
+#include "models/balance.h"
+#include "models/weights.h"
+#include "parallel/dispatch.h"
+#include "parallel/table.h"
+
+namespace pf {
+namespace {
+
+constexpr double mixed_share = 0.01;  // of micro beside global (Qiu et al. 2025, section 5)
+
+}  // namespace
+
+Moe::Moe(const std::string& prefix, int layer, const MoeConfig& c, const Mesh& mesh)
+    : layer_(layer),
+      config_(c),
+      norm_(make_parameter(
+          mesh, {prefix + ".moe.norm", {c.hidden}, dense_weight(Cut::whole), Init::ones})),
+      router_(make_parameter(mesh, {prefix + ".moe.router",
+                                    {c.experts, c.hidden},
+                                    dense_weight(Cut::whole),
+                                    Init::normal,
+                                    c.init_std})),
+      gate_(make_parameter(mesh, {prefix + ".moe.experts.gate",
+                                  {c.experts, c.ffn, c.hidden},
+                                  expert_weight(Cut::rows),
+                                  Init::normal,
+                                  c.init_std})),
+      up_(make_parameter(mesh, {prefix + ".moe.experts.up",
+                                {c.experts, c.ffn, c.hidden},
+                                expert_weight(Cut::rows),
+                                Init::normal,
+                                c.init_std})),
+      down_(make_parameter(mesh, {prefix + ".moe.experts.down",
+                                  {c.experts, c.hidden, c.ffn},
+                                  expert_weight(Cut::columns),
+                                  Init::normal,
+                                  c.out_std})),
+      router_pack_(prefix + ".moe.router", {&router_}),
+      gate_up_(prefix + ".moe.experts.gate_up", {&gate_, &up_}),
+      down_pack_(prefix + ".moe.experts.down", {&down_}) {
+  if (c.shared_ffn > 0)
+    shared_.emplace(prefix + ".moe.shared",
+                    MlpConfig{c.hidden, c.shared_ffn, c.norm_eps, c.init_std, c.out_std}, mesh);
+}
+
+Tensor Moe::forward(const Tensor& x, Context& context) {
+  const Tensor h = rms_norm(x, norm_, config_.norm_eps);
+  // The router works in the accumulation type: near-ties must not be decided by rounding.
+  const Tensor logits = linear(cast(h, accumulation(h.dtype())), router_pack_)[0];
+  Tensor& decided = context.statistics.chosen[layer_];
+  const Routed routed = route(logits, config_.top_k, config_.router, decided);
+  if (Tape::is_recording() || context.is_training) decided = routed.chosen;
+  auxiliary_losses(routed, context);
+
+  Tensor y = experts(h, routed, context);
+  if (shared_) y = add(y, shared_->forward(h, context));
+  return add(x, residual_dropout(y, config_.dropout, layer_, 1, context));
+}
+
+Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
+  const Plan order = plan(routed.chosen, config_.experts);
+  const Permuted sent = permute(h, routed.weights, order);
+  const Dispatched there = dispatch(sent, order, *context.mesh);
+  const auto gate_up = grouped_linear(there.rows, gate_up_);
+  const Tensor a = swiglu(gate_up[0], gate_up[1], there.rows.weights);
+  const Tensor y = grouped_linear(there.rows.with(a), down_pack_)[0];
+  return combine(bring_back(y, there, *context.mesh), order);
+}
+
+void Moe::auxiliary_losses(const Routed& routed, Context& context) const {
+  const Axes tokens_cut = axes::tp * axes::cp;
+  const Batch& batch = context.batch;
+  const Tensor mask = slice(batch.mask, *context.mesh, axes::tp);
+  const Tensor counts = count_choices(routed.chosen, mask, {}, 1, config_.experts, tokens_cut);
+  context.statistics.counts[layer_] = counts;
+  if (!context.is_training) return;
+
+  const double factor = config_.balance_weight * double(config_.experts) / context.tokens;
+  const auto keep = [&](const Tensor& loss, std::map<int, Tensor>& slot) {
+    slot[layer_] = loss.detached();
+    Tape::root(loss);
+  };
+  std::vector<Tensor> losses;
+  if (config_.balance == BalanceKind::global || config_.balance == BalanceKind::mixed) {
+    const Tensor f = context.balance->shares(layer_, context.micro_batch, counts);
+    const Tensor p = segment_sum(routed.scores, mask, {}, 1, tokens_cut);
+    losses.push_back(dot(p, f, factor));
+    context.balance->add_loss(layer_, context.micro_batch, losses.back(), p, factor);
+  }
+  if (config_.balance == BalanceKind::micro || config_.balance == BalanceKind::mixed) {
+    const double share = config_.balance == BalanceKind::mixed ? mixed_share : 1;
+    const Tensor f = normalise_rows(all_reduce(counts, *context.mesh, tokens_cut));
+    losses.push_back(dot(segment_sum(routed.scores, mask, {}, 1, tokens_cut), f, share * factor));
+  }
+  if (config_.balance == BalanceKind::sequence) {
+    const Tensor of = slice(batch.sequence, *context.mesh, axes::tp);
+    const Tensor c =
+        count_choices(routed.chosen, mask, of, batch.sequences, config_.experts, tokens_cut);
+    const Tensor f = normalise_rows(all_reduce(c, *context.mesh, tokens_cut));
+    losses.push_back(
+        dot(segment_sum(routed.scores, mask, of, batch.sequences, tokens_cut), f, factor));
+  }
+  for (std::size_t i = 0; i < losses.size(); ++i)
+    keep(losses[i],
+         i == 0 ? context.statistics.balance_losses : context.statistics.second_balance_losses);
+  if (config_.z_loss > 0)
+    keep(square_sum(routed.lse, mask, config_.z_loss / context.tokens),
+         context.statistics.z_losses);
+}
+
+void Moe::visit(const Visitor& visitor) {
+  for (Parameter* w : {&norm_, &router_, &gate_, &up_, &down_}) visitor.parameter(*w);
+  for (Pack* pack : {&router_pack_, &gate_up_, &down_pack_}) visitor.pack(*pack);
+  if (shared_) shared_->visit(visitor);
+}
+
+}  // namespace pf

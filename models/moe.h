@@ -1,0 +1,47 @@
+// Mixture of experts.
+#pragma once
+
+#include <optional>
+
+#include "core/ops/routing.h"
+#include "models/mlp.h"
+
+namespace pf {
+
+enum class BalanceKind { none, micro, sequence, global, mixed };
+
+struct MoeConfig {
+  std::int64_t hidden = 0, experts = 0, top_k = 1, ffn = 0, shared_ffn = 0;
+  RouterKind router = RouterKind::softmax_top_k;
+  BalanceKind balance = BalanceKind::none;
+  double balance_weight = 0, z_loss = 0;
+  double norm_eps = 1e-5, init_std = 0.02, out_std = 0.02, dropout = 0;
+};
+
+// x + sum of the top k experts' SwiGLU, weighted by their scores, + the shared expert, all of
+// rms_norm(x); no token is dropped. Its balance and z losses are roots of the tape; their
+// definitions:
+//   micro, sequence  weight * experts / tokens * sum over groups of sum_i f_i P_i, P_i the sum of
+//   the
+//                    group's scores, f_i its share of choices (Fedus et al. 2022, equation 4)
+//   global           f over the replicas and the step so far (models/balance.h)
+//   mixed            global, plus micro at 1% of the weight
+//   z                z_loss / tokens * sum of lse^2 (Zoph et al. 2022, equation 5)
+class Moe {
+ public:
+  Moe(const std::string& prefix, int layer, const MoeConfig& config, const Mesh& mesh);
+  Tensor forward(const Tensor& x, Context& context);
+  void visit(const Visitor& visitor);
+
+ private:
+  Tensor experts(const Tensor& h, const Routed& routed, Context& context);
+  void auxiliary_losses(const Routed& routed, Context& context) const;
+
+  int layer_;
+  MoeConfig config_;
+  Parameter norm_, router_, gate_, up_, down_;
+  Pack router_pack_, gate_up_, down_pack_;
+  std::optional<SwiGlu> shared_;
+};
+
+}  // namespace pf

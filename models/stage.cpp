@@ -1,0 +1,52 @@
+#include "models/stage.h"
+
+namespace pf {
+
+Stage::Stage(Layers& layers, Gradients& gradients, bool recomputes)
+    : layers_(&layers), gradients_(&gradients), recomputes_(recomputes) {}
+
+void Stage::forward(Flight& flight) {
+  flight.steps.resize(layers_->size());
+  Tensor x;
+  for (std::size_t l = 0; l < layers_->size(); ++l) {
+    Layer& layer = *(*layers_)[l];
+    Flight::Step& step = flight.steps[l];
+    if (x) step.x = step.tape.watch(x);
+    const Tape::Recording on(&step.tape);
+    const bool is_inner = l > 0 && l + 1 < layers_->size();
+    if (recomputes_ && is_inner) {
+      const auto segment = [&layer, &flight](std::span<const Tensor> in) {
+        return std::vector<Tensor>{layer.forward(in[0], flight.context)};
+      };
+      step.y = recompute(segment, {step.x})[0];
+    } else {
+      step.y = layer.forward(step.x, flight.context);
+    }
+    x = step.y;
+  }
+}
+
+void Stage::backward(Flight& flight, bool is_last) {
+  Tensor dy;
+  for (std::size_t l = layers_->size(); l-- > 0;) {
+    Flight::Step& step = flight.steps[l];
+    if (dy) {
+      const Tensor ys[] = {step.y}, dys[] = {dy};
+      step.tape.backward(ys, dys);
+    } else {
+      step.tape.backward();
+    }
+    dy = step.x ? step.tape.gradient(step.x) : Tensor();
+    step = {};
+    if (is_last) gradients_->start(l);
+  }
+}
+
+Tensor Stage::evaluate(Context& context) {
+  const Tape::Recording pause(nullptr);
+  Tensor x;
+  for (const auto& layer : *layers_) x = layer->forward(x, context);
+  return x;
+}
+
+}  // namespace pf

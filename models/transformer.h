@@ -1,0 +1,50 @@
+// The transformer as a list of layers: embedding, blocks, head.
+#pragma once
+
+#include "models/attention.h"
+#include "models/layer.h"
+#include "models/mlp.h"
+#include "models/model.pb.h"
+#include "models/moe.h"
+
+namespace pf {
+
+// What a model is made with beside its configuration.
+struct ModelOptions {
+  std::int64_t positions = 0;      // longest sequence
+  std::int64_t head_chunk = 1024;  // rows of logits in memory at once
+  DType type = DType::f32;         // of activations
+};
+
+// A decoder-only transformer: RMSNorm before attention and before the MLP or MoE (Xiong et al.
+// 2020), rotary positions, an untied head without biases.
+class Transformer {
+ public:
+  Transformer(const config::Model& config, const ModelOptions& options, const Mesh& mesh);
+  Transformer(const Transformer&) = delete;
+  Transformer& operator=(const Transformer&) = delete;
+
+  Layers& layers() { return layers_; }
+  void visit(const Visitor& visitor);
+  // From global indices: the same weights under every layout.
+  void initialise(std::uint64_t seed);
+
+ private:
+  const Mesh* mesh_;
+  DType type_;
+  Tensor rope_;
+  Layers layers_;
+};
+
+// Of the whole model, whatever the layout.
+struct ModelSize {
+  std::int64_t parameters = 0;
+  std::int64_t active_parameters = 0;  // used by one token: top_k of the experts
+  // One token's share of a training step: 6 FLOPs for each active weight of a product (2 forward, 4
+  // backward), and attention's scores and sums at half the square (causal), as Megatron counts them
+  // (Narayanan et al. 2021, equation 3, halved). Recompute is not counted.
+  double flops_per_token = 0;
+};
+ModelSize model_size(const config::Model& config, std::int64_t sequence);
+
+}  // namespace pf

@@ -1,0 +1,28 @@
+#include "models/weights.h"
+
+#include "core/ops/elementwise.h"
+#include "parallel/table.h"
+
+namespace pf {
+
+Parameter make_parameter(const Mesh& mesh, const WeightSpec& spec) {
+  return Parameter(spec.name, spec.whole, mesh.place(spec.name, spec.whole, spec.label), spec.label,
+                   spec.init, spec.std);
+}
+
+Tensor enter(const Tensor& x, const Context& context) {
+  return all_gather(x, *context.mesh, axes::tp);
+}
+
+Tensor leave(const Tensor& x, const Context& context) {
+  return reduce_scatter(x, *context.mesh, axes::tp);
+}
+
+Tensor residual_dropout(const Tensor& x, double p, int layer, int site, const Context& context) {
+  if (p == 0 || !context.is_training) return x;
+  const Random random{context.seed, std::uint32_t(0x40000000 + 2 * layer + site),
+                      std::uint32_t(context.step)};
+  return dropout(x, p, random, slice(context.batch.token, *context.mesh, axes::tp), x.columns());
+}
+
+}  // namespace pf

@@ -1,0 +1,231 @@
+#include "parallel/collectives.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "core/backend.h"
+#include "core/error.h"
+
+namespace pf {
+namespace {
+
+// Up to this size a sum is made by everybody from everything: one exchange instead of two.
+constexpr std::size_t small_bytes = 16 << 10;
+
+void exchange(const Tensor& x, std::vector<ConstBytes> send, std::vector<Bytes> receive,
+              const Move& move) {
+  const Call call{move.kind, move.set, x.dtype(), x.shape(), move.is_uneven, {}};
+  move.mesh.communicator()
+      .exchange(move.mesh.group(move.set), call, std::move(send), std::move(receive))
+      ->wait();
+}
+
+std::vector<ConstBytes> to_send(const std::vector<Tensor>& parts) {
+  std::vector<ConstBytes> out;
+  for (const Tensor& part : parts) out.push_back(bytes_of(part));
+  return out;
+}
+
+std::vector<Bytes> to_receive(const std::vector<Tensor>& parts) {
+  std::vector<Bytes> out;
+  for (const Tensor& part : parts) out.push_back(bytes_of(part));
+  return out;
+}
+
+// x cut into runs of rows.
+std::vector<Tensor> cut(const Tensor& x, RowCounts rows) {
+  std::vector<Tensor> parts;
+  std::int64_t begin = 0;
+  for (const std::int64_t count : rows) {
+    parts.push_back(x.rows(begin, begin + count));
+    begin += count;
+  }
+  return parts;
+}
+
+Shape with_rows(Shape shape, std::int64_t rows) {
+  shape.set(0, rows);
+  return shape;
+}
+
+// Sends parts[i] to the i-th rank. Returns what came for this rank from each, as big as the part that
+// it keeps, which is not copied.
+std::vector<Tensor> swap_parts(const Tensor& x, const std::vector<Tensor>& parts, const Move& move) {
+  const auto self = std::size_t(move.self());
+  const Tensor& own = parts[self];
+  const auto others = std::int64_t(parts.size()) - 1;
+  const Tensor buffer = Tensor::empty({others, own.size()}, x.dtype(), x.device());
+  std::vector<Tensor> came;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const auto row = std::int64_t(i) - (i > self);
+    came.push_back(i == self ? own : buffer.rows(row, row + 1).reshaped(own.shape()));
+  }
+  auto send = to_send(parts);
+  auto receive = to_receive(came);
+  send[self] = receive[self] = {};
+  exchange(x, std::move(send), std::move(receive), move);
+  return came;
+}
+
+// y = f(y, x) for each x after the first, in order, element by element. On the CPU.
+template <class T, class F>
+void fold(const Tensor& y, std::span<const Tensor> xs, F f) {
+  if (y.is_meta()) return;
+  require(y.device().kind() == DeviceKind::cpu, "collective: of ", y.text(), " on a GPU");
+  T* to = y.data<T>();
+  std::copy_n(xs[0].data<T>(), y.size(), to);
+  for (const Tensor& x : xs.subspan(1)) {
+    const T* from = x.data<T>();
+    for (std::int64_t i = 0; i < y.size(); ++i) to[i] = f(to[i], from[i]);
+  }
+}
+
+template <class T>
+T larger(T a, T b) {
+  if constexpr (std::is_same_v<T, Bf16>) {
+    return Bf16(larger(float(a), float(b)));
+  } else {
+    return b > a || b != b ? b : a;  // not a number stays
+  }
+}
+
+void largest(const Tensor& y, std::span<const Tensor> xs) {
+  switch (y.dtype()) {
+    case DType::f64: return fold<double>(y, xs, larger<double>);
+    case DType::f32: return fold<float>(y, xs, larger<float>);
+    case DType::bf16: return fold<Bf16>(y, xs, larger<Bf16>);
+    case DType::i64: return fold<std::int64_t>(y, xs, larger<std::int64_t>);
+    case DType::i32: return fold<std::int32_t>(y, xs, larger<std::int32_t>);
+    case DType::u8: return fold<std::uint8_t>(y, xs, larger<std::uint8_t>);
+  }
+}
+
+void sum(const Tensor& y, std::span<const Tensor> xs) {
+  switch (y.dtype()) {
+    case DType::i64: return fold<std::int64_t>(y, xs, std::plus<std::int64_t>());
+    case DType::i32: return fold<std::int32_t>(y, xs, std::plus<std::int32_t>());
+    case DType::u8: return fold<std::uint8_t>(y, xs, std::plus<std::uint8_t>());
+    default: return backend(y).add(y, xs);
+  }
+}
+
+// y = x where either may have a pitch.
+void copy(const Tensor& y, const Tensor& x) {
+  if (is_floating(x.dtype()) || x.is_meta()) return backend(y).copy(y, x);
+  require(x.device().kind() == DeviceKind::cpu, "collective: of ", x.text(), " on a GPU");
+  const std::size_t width = size_of(x.dtype());
+  for (std::int64_t r = 0; r < x.rows(); ++r)
+    std::memcpy(static_cast<std::byte*>(y.raw()) + std::size_t(r * y.pitch()) * width,
+                static_cast<const std::byte*>(x.raw()) + std::size_t(r * x.pitch()) * width,
+                std::size_t(x.columns()) * width);
+}
+
+std::vector<Tensor> everyone(const Tensor& x, const Move& move) {
+  return std::vector<Tensor>(std::size_t(move.ranks()), x);
+}
+
+}  // namespace
+
+Tensor contiguous(const Tensor& x) {
+  if (x.is_contiguous()) return x;
+  const Tensor y = Tensor::like(x);
+  copy(y, x);
+  return y;
+}
+
+Bytes bytes_of(const Tensor& x) {
+  return {static_cast<std::byte*>(x.raw()), std::size_t(x.size()) * size_of(x.dtype())};
+}
+
+Tensor gather_rows(const Tensor& x, RowCounts rows, const Move& move) {
+  const std::int64_t all = std::accumulate(rows.begin(), rows.end(), std::int64_t{0});
+  const Tensor from = contiguous(x);
+  const Tensor y = Tensor::empty(with_rows(x.shape(), all), x.dtype(), x.device(), move.label);
+  exchange(x, to_send(everyone(from, move)), to_receive(cut(y, rows)), move);
+  return y;
+}
+
+// An all-to-all of slices, a sum in rank order, a gather: twice the bytes of x, as in a ring.
+Tensor sum_of_all(const Tensor& x, const Move& move) {
+  const Tensor from = contiguous(x).reshaped({x.size()});
+  const Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), move.label);
+  const Tensor flat = y.reshaped({y.size()});
+  if (bytes_of(from).size() <= small_bytes) {
+    sum(flat, swap_parts(x, everyone(from, move), move));
+    return y;
+  }
+  const std::int64_t aligned = 64, ranks = move.ranks();
+  const std::int64_t share = (x.size() + ranks * aligned - 1) / (ranks * aligned) * aligned;
+  std::vector<std::int64_t> rows;
+  for (std::int64_t i = 0; i < ranks; ++i)
+    rows.push_back(std::clamp<std::int64_t>(x.size() - i * share, 0, share));
+  const std::vector<Tensor> slices = cut(flat, rows);
+  const Tensor& own = slices[std::size_t(move.self())];
+  sum(own, swap_parts(x, cut(from, rows), move));
+  exchange(x, to_send(everyone(own, move)), to_receive(slices), move);
+  return y;
+}
+
+Tensor rows_of_sum(const Tensor& x, RowCounts rows, const Move& move) {
+  const std::vector<Tensor> parts = cut(contiguous(x), rows);
+  const Shape shape = with_rows(x.shape(), rows[std::size_t(move.self())]);
+  const Tensor y = Tensor::empty(shape, x.dtype(), x.device(), move.label);
+  sum(y, swap_parts(x, parts, move));
+  return y;
+}
+
+Tensor largest_of_all(const Tensor& x, const Move& move) {
+  const Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), move.label);
+  largest(y, swap_parts(x, everyone(contiguous(x), move), move));
+  return y;
+}
+
+Tensor swap_rows(const Tensor& x, RowCounts sent, RowCounts received, const Move& move) {
+  const std::int64_t all = std::accumulate(received.begin(), received.end(), std::int64_t{0});
+  const Tensor from = contiguous(x);
+  const Tensor y = Tensor::empty(with_rows(x.shape(), all), x.dtype(), x.device(), move.label);
+  exchange(x, to_send(cut(from, sent)), to_receive(cut(y, received)), move);
+  return y;
+}
+
+Tensor swap_rows_for_columns(const Tensor& x, const Move& move) {
+  const std::int64_t ranks = move.ranks(), rows = x.extent(0), width = x.extent(1) / ranks;
+  // One run of columns after the other, so that each piece is one run of bytes.
+  const Tensor packed = Tensor::empty({rows * ranks, width}, x.dtype(), x.device());
+  const Tensor y = Tensor::empty({rows * ranks, width}, x.dtype(), x.device(), move.label);
+  const std::vector<std::int64_t> even(std::size_t(ranks), rows);
+  const std::vector<Tensor> parts = cut(packed, even);
+  for (std::int64_t i = 0; i < ranks; ++i)
+    copy(parts[std::size_t(i)], x.columns(i * width, (i + 1) * width));
+  exchange(x, to_send(parts), to_receive(cut(y, even)), move);
+  return y;
+}
+
+Tensor swap_columns_for_rows(const Tensor& x, const Move& move) {
+  const std::int64_t ranks = move.ranks(), rows = x.extent(0) / ranks, width = x.extent(1);
+  const Tensor from = contiguous(x);
+  const Tensor packed = Tensor::empty(x.shape(), x.dtype(), x.device());
+  const Tensor y = Tensor::empty({rows, width * ranks}, x.dtype(), x.device(), move.label);
+  const std::vector<std::int64_t> even(std::size_t(ranks), rows);
+  const std::vector<Tensor> parts = cut(packed, even);
+  exchange(x, to_send(cut(from, even)), to_receive(parts), move);
+  for (std::int64_t i = 0; i < ranks; ++i)
+    copy(y.columns(i * width, (i + 1) * width), parts[std::size_t(i)]);
+  return y;
+}
+
+Tensor pass(const Tensor& x, int by, const Move& move) {
+  const int ranks = move.ranks(), self = move.self();
+  const auto place = [&](int i) { return std::size_t(((i % ranks) + ranks) % ranks); };
+  const Tensor from = contiguous(x);
+  const Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), move.label);
+  std::vector<ConstBytes> send(std::size_t(ranks), ConstBytes{});
+  std::vector<Bytes> receive(std::size_t(ranks), Bytes{});
+  send[place(self + by)] = bytes_of(from);
+  receive[place(self - by)] = bytes_of(y);
+  exchange(x, std::move(send), std::move(receive), move);
+  return y;
+}
+
+}  // namespace pf

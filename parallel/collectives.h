@@ -1,0 +1,45 @@
+// How rows and sums travel within one group: the data movement of the table, without spreads or tape.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/tensor.h"
+#include "parallel/mesh.h"
+
+namespace pf {
+
+// One call: its name in messages, the group, and the label of what it makes.
+struct Move {
+  const char* kind;
+  const Mesh& mesh;
+  const Axes& set;
+  Label label;
+  bool is_uneven = false;  // ranks hold different numbers of rows
+
+  int ranks() const { return mesh.size(set); }
+  int self() const { return mesh.coordinate(set); }
+};
+
+// Rows are of the first dim; rows[i] are the i-th rank's. All ranks of the group call the same.
+// Sums are made in rank order, those of bf16 in f32 and rounded once: the same bits on every rank.
+using RowCounts = std::span<const std::int64_t>;
+Tensor gather_rows(const Tensor& x, RowCounts rows, const Move& move);
+Tensor sum_of_all(const Tensor& x, const Move& move);
+Tensor rows_of_sum(const Tensor& x, RowCounts rows, const Move& move);
+Tensor largest_of_all(const Tensor& x, const Move& move);
+// sent[i] rows go to the i-th rank, received[i] come from it.
+Tensor swap_rows(const Tensor& x, RowCounts sent, RowCounts received, const Move& move);
+// x [rows, columns] <-> [rows * ranks, columns / ranks].
+Tensor swap_rows_for_columns(const Tensor& x, const Move& move);
+Tensor swap_columns_for_rows(const Tensor& x, const Move& move);
+// From the rank that stands `by` places before this one, in a ring.
+Tensor pass(const Tensor& x, int by, const Move& move);
+
+// x, or a copy that has no pitch.
+Tensor contiguous(const Tensor& x);
+// The memory of a contiguous tensor.
+Bytes bytes_of(const Tensor& x);
+
+}  // namespace pf

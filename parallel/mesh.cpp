@@ -1,0 +1,148 @@
+#include "parallel/mesh.h"
+
+#include <algorithm>
+#include <string>
+
+#include "core/error.h"
+
+namespace pf {
+namespace {
+
+bool has(const Axes& set, Axis axis) { return std::ranges::find(set, axis) != set.end(); }
+
+// The view that all axes of the set are of; pp alone is of both.
+View view_of(const Axes& set) {
+  for (const View view : {View::dense, View::expert})
+    if (std::ranges::all_of(set, [&](Axis a) { return has(axes_of(view), a); })) return view;
+  throw Error("mesh: " + name(set) + " are not axes of one view");
+}
+
+// Where `rank` stands along each axis of `view`.
+std::array<int, 5> coordinates(const Layout& layout, View view, int rank) {
+  std::array<int, 5> out{};
+  const Axes& all = axes_of(view);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    out[i] = rank % layout.size(all[i]);
+    rank /= layout.size(all[i]);
+  }
+  return out;
+}
+
+}  // namespace
+
+int Layout::size(Axis axis) const {
+  switch (axis) {
+    case Axis::share: return share;
+    case Axis::kv: return kv;
+    case Axis::cp: return cp;
+    case Axis::dp: return dp;
+    case Axis::etp: return etp;
+    case Axis::ep: return ep;
+    case Axis::edp: return edp;
+    case Axis::pp: return pp;
+  }
+  return 1;
+}
+
+Layout Layout::make(int ranks, int tp, int cp, int ep, int etp, int pp, int kv_heads) {
+  require(std::min({ranks, tp, cp, ep, etp, pp, kv_heads}) > 0, "layout: ", ranks, " ranks, tp ", tp,
+          ", cp ", cp, ", ep ", ep, ", etp ", etp, ", pp ", pp, ", KV heads ", kv_heads,
+          "; all must be 1 or more");
+  const std::int64_t dense = std::int64_t{tp} * cp * pp, expert = std::int64_t{etp} * ep * pp;
+  require(ranks % dense == 0, "layout: tp x cp x pp = ", tp, " x ", cp, " x ", pp, " = ", dense,
+          " must divide the ", ranks, " ranks");
+  require(ranks % expert == 0, "layout: etp x ep x pp = ", etp, " x ", ep, " x ", pp, " = ", expert,
+          " must divide the ", ranks, " ranks");
+  const int kv = std::min(tp, kv_heads);
+  require(tp % kv == 0 && kv_heads % kv == 0, "layout: tp = ", tp, " and ", kv_heads,
+          " KV heads: one must divide the other");
+  return {tp / kv, kv, cp, int(ranks / dense), etp, ep, int(ranks / expert), pp};
+}
+
+Mesh::Mesh(Communicator& communicator, Device& device, const Layout& layout, std::vector<int> ranks)
+    : communicator_(&communicator), device_(&device), layout_(layout), ranks_(std::move(ranks)) {
+  require(layout_.ranks() == size(), "mesh: the layout has ", layout_.ranks(), " ranks, the list ",
+          size());
+  require(layout_.etp * layout_.ep * layout_.edp * layout_.pp == size(), "mesh: etp x ep x edp x pp = ",
+          layout_.etp, " x ", layout_.ep, " x ", layout_.edp, " x ", layout_.pp, " is not ", size(),
+          " ranks");
+  const auto self = std::ranges::find(ranks_, communicator.rank());
+  require(self != ranks_.end(), "mesh: rank ", communicator.rank(), " is not in its list of ranks");
+  rank_ = int(self - ranks_.begin());
+}
+
+Mesh::Mesh(Communicator& communicator, Device& device)
+    : Mesh(communicator, device, Layout{}, {communicator.rank()}) {}
+
+bool Mesh::tp_is_etp() const { return layout_.share * layout_.kv == layout_.etp; }
+
+int Mesh::size(const Axes& set) const {
+  int product = 1;
+  for (const Axis a : axes_of(view_of(set)))
+    if (has(set, a)) product *= layout_.size(a);
+  return product;
+}
+
+int Mesh::coordinate(const Axes& set) const {
+  const View view = view_of(set);
+  const Axes& all = axes_of(view);
+  const auto place = coordinates(layout_, view, rank_);
+  int index = 0, stride = 1;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (!has(set, all[i])) continue;
+    index += place[i] * stride;
+    stride *= layout_.size(all[i]);
+  }
+  return index;
+}
+
+const std::vector<int>& Mesh::group(const Axes& set) const {
+  const auto [found, is_new] = groups_.try_emplace(set);
+  if (!is_new) return found->second;
+  const View view = view_of(set);
+  const Axes& all = axes_of(view);
+  const auto here = coordinates(layout_, view, rank_);
+  // In both, the first axis is the fastest: ranks of a group ascend with their coordinate.
+  for (int r = 0; r < size(); ++r) {
+    const auto there = coordinates(layout_, view, r);
+    bool is_member = true;
+    for (std::size_t i = 0; i < all.size(); ++i)
+      is_member = is_member && (there[i] == here[i] || has(set, all[i]));
+    if (is_member) found->second.push_back(ranks_[std::size_t(r)]);
+  }
+  return found->second;
+}
+
+Block Mesh::place(const std::string& name, const Shape& whole, const Label& label) const {
+  Block block;
+  block.extents = whole;
+  std::array<bool, Shape::max_dims> is_cut{};
+  for (const Spread cut : {Spread::rows, Spread::columns, Spread::experts}) {
+    Axes set;
+    for (const Axis a : axes_of(label.view))
+      if (label[a] == cut) set.push_back(a);
+    if (set.empty()) continue;
+    require(whole.dims() > 0, name, ": a scalar can't be cut by ", pf::name(cut), " on ",
+            pf::name(set));
+    const int last = whole.dims() - 1;
+    const int dim = cut == Spread::columns ? last : cut == Spread::rows ? std::max(last - 1, 0) : 0;
+    const int parts = size(set);
+    require(!is_cut[std::size_t(dim)], name, ": dim ", dim, " of ", whole, " is cut twice: ",
+            text(label));
+    require(whole[dim] % parts == 0, name, ": dim ", dim, " of ", whole, ", ", whole[dim],
+            ", is not a multiple of ", pf::name(set), " = ", parts);
+    const std::int64_t extent = whole[dim] / parts;
+    is_cut[std::size_t(dim)] = true;
+    block.begin[std::size_t(dim)] = coordinate(set) * extent;
+    block.extents.set(dim, extent);
+  }
+  return block;
+}
+
+Tensor Mesh::index(const Axes& set, Spread cut) const {
+  require(is_varying(cut), "index: ", name(cut), " on ", name(set), "; a rank's number varies");
+  Label label = constant(view_of(set) == View::dense ? Label{} : Label{.view = View::expert});
+  return Tensor::scalar(coordinate(set), DType::i64, *device_, label.with(set, cut));
+}
+
+}  // namespace pf

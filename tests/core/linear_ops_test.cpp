@@ -1,0 +1,212 @@
+// Products with weights.
+#include "core/ops/linear.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <vector>
+
+#include "tests/gradients.h"
+#include "tests/tensors.h"
+
+namespace pf {
+namespace {
+
+using enum Spread;
+using Tensors = std::vector<Tensor>;
+using Weight = std::unique_ptr<Parameter>;
+
+struct LinearOp : testing::Test {
+  Device device{make_cpu_backend(2)};
+  const Label whole = dense(replicated, replicated, replicated);
+
+  Tensor make(const Shape& shape, std::uint64_t seed, const Label& label = {},
+              DType type = DType::f64) {
+    return random_tensor(shape, type, device, seed, label);
+  }
+};
+
+// sum over i of x[r, i] * w[c, i], in f64.
+std::vector<double> product(const Tensor& x, const Tensor& w) {
+  const auto a = elements(x), b = elements(w);
+  const std::int64_t inputs = x.columns();
+  std::vector<double> y;
+  for (std::int64_t r = 0; r < x.rows(); ++r)
+    for (std::int64_t c = 0; c < w.rows(); ++c) {
+      double sum = 0;
+      for (std::int64_t i = 0; i < inputs; ++i)
+        sum += a[std::size_t(r * inputs + i)] * b[std::size_t(c * inputs + i)];
+      y.push_back(sum);
+    }
+  return y;
+}
+
+TEST_F(LinearOp, LinearWithOnePartHasTheGradientsOfFiniteDifferences) {
+  const Weight w = make_weight("w", {5, 7}, device, whole);
+  Pack pack("pack", {w.get()});
+  expect_gradients([&](const Tensors& x) { return linear(x[0], pack); },
+                   {make({11, 7}, 1, dense(rows, rows, rows))}, {w.get()});
+}
+
+TEST_F(LinearOp, LinearWithSeveralPartsHasTheGradientsOfFiniteDifferences) {
+  const Weight q = make_weight("q", {6, 7}, device), k = make_weight("k", {3, 7}, device),
+               v = make_weight("v", {1, 7}, device);
+  Pack pack("qkv", {q.get(), k.get(), v.get()});
+  expect_gradients([&](const Tensors& x) { return linear(x[0], pack); }, {make({5, 7}, 1)},
+                   {q.get(), k.get(), v.get()});
+}
+
+TEST_F(LinearOp, LinearOfPartsCutDifferentlyHasTheGradientsOfFiniteDifferences) {
+  const Label cut = dense(rows, replicated, replicated);
+  const Weight q = make_weight("q", {6, 7}, device, cut),
+               k = make_weight("k", {2, 7}, device, cut.with({Axis::share}, replicated));
+  Pack pack("qk", {q.get(), k.get()});
+  expect_gradients([&](const Tensors& x) { return linear(x[0], pack); },
+                   {make({5, 7}, 1, dense(replicated, rows, rows))}, {q.get(), k.get()});
+}
+
+TEST_F(LinearOp, LinearOfCutColumnsIsPartialAndHasTheGradientsOfFiniteDifferences) {
+  const Weight w = make_weight("w", {5, 3}, device, dense(columns, replicated, replicated));
+  Pack pack("down", {w.get()});
+  const Tensor x = make({4, 3}, 1, dense(columns, rows, rows));
+  EXPECT_EQ(linear(x, pack)[0].label()[Axis::kv], partial);
+  expect_gradients([&](const Tensors& in) { return linear(in[0], pack); }, {x}, {w.get()});
+}
+
+TEST_F(LinearOp, LinearOfInvariantsHasTheGradientsOfFiniteDifferences) {
+  const Weight w = make_weight("w", {5, 3}, device);
+  Pack pack("w", {w.get()});
+  expect_gradients([&](const Tensors& x) { return linear(x[0], pack); }, {make({70, 3}, 1)},
+                   {w.get()});
+}
+
+TEST_F(LinearOp, TheResultsOfALinearAreColumnsOfOneMatrix) {
+  const Weight a = make_weight("a", {6, 7}, device), b = make_weight("b", {3, 7}, device);
+  Pack pack("ab", {a.get(), b.get()});
+  const Tensors y = linear(make({5, 7}, 1), pack);
+  const Tensor both = y[0].widened(9);
+  EXPECT_TRUE(y[1].is_same_view(both.columns(6, 9)));
+}
+
+TEST_F(LinearOp, LinearInEachTypeEqualsTheProductInDoubles) {
+  for (DType type : {DType::f64, DType::f32, DType::bf16}) {
+    const Weight w = make_weight("w", {37, 45}, device, {}, type);
+    Pack pack("w", {w.get()});
+    const Tensor x = make({101, 45}, 1, {}, type);
+    const Tensor y = linear(x, pack)[0];
+    EXPECT_EQ(y.dtype(), type);
+    // Of bf16 operands with 8 bits the sum of 45 products, rounded to 8 bits.
+    const double close = type == DType::f64 ? 1e-14 : type == DType::f32 ? 1e-6 : 1e-2;
+    EXPECT_LE(distance(elements(y), product(x, w->value())), close) << name(type);
+  }
+}
+
+TEST_F(LinearOp, GradientsInF32AndBf16AreNearThoseInDoubles) {
+  const Tensor x = make({43, 45}, 1);
+  for (DType type : {DType::f32, DType::bf16}) {
+    std::vector<std::vector<double>> found[2];
+    for (int which : {0, 1}) {
+      const DType of = which == 0 ? DType::f64 : type;
+      const Weight a = make_weight("a", {37, 45}, device, {}, of),
+                   b = make_weight("b", {20, 45}, device, {}, of);
+      Pack pack("ab", {a.get(), b.get()});
+      Tape tape;
+      const Tensor in = tape.watch(random_tensor({43, 45}, of, device, 1));
+      Tensors y, dy;
+      {
+        const Tape::Recording on(&tape);
+        y = linear(in, pack);
+      }
+      for (const Tensor& part : y)
+        dy.push_back(random_tensor(part.shape(), of, device, 3, gradient_of(part.label())));
+      tape.backward(y, dy);
+      for (const Tensor& d : {tape.gradient(in), a->gradient(), b->gradient()})
+        found[which].push_back(elements(d));
+    }
+    const double close = type == DType::f32 ? 1e-6 : 2e-2;  // bf16 keeps 8 bits
+    for (std::size_t i = 0; i < 3; ++i)
+      EXPECT_LE(distance(found[1][i], found[0][i]), close) << name(type) << ' ' << i;
+  }
+}
+
+TEST_F(LinearOp, LinearWithWrongOperandsIsAnErrorThatNamesThem) {
+  const Weight w = make_weight("gate", {5, 7}, device, dense(rows, replicated, replicated));
+  Pack pack("mlp.gate", {w.get()});
+  expect_error([&] { linear(make({4, 6}, 1), pack); }, {"linear", "mlp.gate", "[4, 6]", "7"});
+  expect_error([&] { linear(make({7}, 1), pack); }, {"linear", "mlp.gate", "[7]"});
+  expect_error([&] { linear(make({4, 7}, 1, {}, DType::f32), pack); },
+               {"linear", "gate", "f32", "f64"});
+  Tape tape;
+  const Tape::Recording on(&tape);
+  expect_error([&] { linear(make({4, 7}, 1, dense(rows, rows, rows)), pack); },
+               {"linear gate", "rows", "share", "all_gather()"});
+}
+
+TEST_F(LinearOp, GroupedLinearWithUnevenCountsHasTheGradientsOfFiniteDifferences) {
+  const Weight gate = make_weight("gate", {4, 5, 3}, device), up = make_weight("up", {4, 2, 3}, device);
+  Pack pack("gate_up", {gate.get(), up.get()});
+  for (const std::vector<std::int64_t>& counts : std::vector<std::vector<std::int64_t>>{
+           {1, 0, 6, 2}, {0, 0, 9, 0}, {3, 2, 4, 0}, {0, 9, 0, 0}})
+    expect_gradients(
+        [&](const Tensors& x) {
+          return grouped_linear({x[0], {}, counts}, pack);
+        },
+        {make({9, 3}, 1)}, {gate.get(), up.get()});
+}
+
+TEST_F(LinearOp, GroupedLinearOverExpertAxesHasTheGradientsOfFiniteDifferences) {
+  const Weight w = make_weight("down", {2, 5, 3}, device, expert(columns, experts, replicated));
+  Pack pack("down", {w.get()});
+  expect_gradients(
+      [&](const Tensors& x) {
+        return grouped_linear({x[0], {}, {4, 3}}, pack);
+      },
+      {make({7, 3}, 1, expert(columns, experts, rows))}, {w.get()});
+}
+
+TEST_F(LinearOp, GroupedLinearOfNoRowsAtAllGivesGradientsOfZeros) {
+  const Weight w = make_weight("w", {2, 5, 3}, device);
+  Pack pack("w", {w.get()});
+  Tape tape;
+  const Tensor x = tape.watch(make({0, 3}, 1));
+  {
+    const Tape::Recording on(&tape);
+    EXPECT_EQ(grouped_linear({x, {}, {0, 0}}, pack)[0].shape(), Shape({0, 5}));
+  }
+  tape.backward();
+  EXPECT_EQ(w->gradient().to_vector<double>(), std::vector<double>(30, 0.0));
+  EXPECT_EQ(tape.gradient(x).shape(), Shape({0, 3}));
+}
+
+TEST_F(LinearOp, GroupedLinearUsesEachExpertsOwnWeight) {
+  const Weight w = make_weight("w", {3, 5, 4}, device);
+  Pack pack("w", {w.get()});
+  const Tensor x = make({7, 4}, 1);
+  const Tensor y = grouped_linear({x, {}, {2, 1, 4}}, pack)[0];
+  const std::int64_t begins[] = {0, 2, 3, 7};
+  for (std::int64_t e = 0; e < 3; ++e) {
+    const Tensor of_expert = w->value().rows(e, e + 1).reshaped({5, 4});
+    EXPECT_LE(distance(y.rows(begins[e], begins[e + 1]).to_vector<double>(),
+                       product(x.rows(begins[e], begins[e + 1]), of_expert)),
+              1e-14);
+  }
+}
+
+TEST_F(LinearOp, GroupedLinearWithWrongCountsIsAnErrorThatNamesThem) {
+  const Weight w = make_weight("up", {2, 5, 3}, device, expert(rows, experts, replicated));
+  Pack pack("experts.up", {w.get()});
+  const Tensor x = make({7, 3}, 1, expert(replicated, experts, rows));
+  expect_error([&] { grouped_linear({x, {}, {4, 2}}, pack); }, {"grouped_linear", "7 rows"});
+  expect_error([&] { grouped_linear({x, {}, {4, 2, 1}}, pack); },
+               {"grouped_linear", "3 counts", "experts.up", "2 experts"});
+  Tape tape;
+  const Tape::Recording on(&tape);
+  const Tensor not_sent = make({7, 3}, 1, expert(replicated, rows, rows));
+  expect_error([&] { grouped_linear({not_sent, {}, {4, 3}}, pack); },
+               {"grouped_linear up", "rows", "experts", "ep"});
+  expect_error([&] { grouped_linear({make({7, 3}, 1), {}, {4, 3}}, pack); },
+               {"grouped_linear up", "cross()"});
+}
+
+}  // namespace
+}  // namespace pf

@@ -1,0 +1,258 @@
+// Embedding, normalisation, rotary positions and attention.
+#include "core/ops/rows.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include "core/ops/attention.h"
+#include "tests/gradients.h"
+#include "tests/tensors.h"
+
+namespace pf {
+namespace {
+
+using enum Spread;
+using Tensors = std::vector<Tensor>;
+using Weight = std::unique_ptr<Parameter>;
+
+struct RowsOp : testing::Test {
+  Device device{make_cpu_backend(2)};
+  const Label tokens = dense(rows, rows, rows), whole = dense(replicated, replicated, replicated);
+
+  Tensor make(const Shape& shape, std::uint64_t seed, const Label& label = {},
+              DType type = DType::f64) {
+    return random_tensor(shape, type, device, seed, label);
+  }
+  Tensor ids(const std::vector<std::int32_t>& values, const Label& label = {}) {
+    return ids_of(values, device).labelled(constant(label));
+  }
+};
+using AttentionOp = RowsOp;
+
+TEST_F(RowsOp, EmbeddingHasTheGradientsOfFiniteDifferences) {
+  const Weight w = make_weight("w", {6, 5}, device, whole);
+  const Tensor words = ids({4, 0, 4, 4, 2, 5, 0}, tokens);
+  expect_gradients([&](const Tensors&) { return Tensors{embedding(words, *w, DType::f64)}; }, {},
+                   {w.get()});
+}
+
+TEST_F(RowsOp, EmbeddingInAVocabularyThatIsCutHasTheGradientsOfFiniteDifferences) {
+  const Label cut = dense(rows, replicated, replicated);
+  Parameter w("w", {12, 5}, {{4}, {4, 5}}, cut, Init::normal, 1);
+  w.initialise(device, DType::f64, 3, 1);
+  const Tensor words = ids({4, 0, 7, 8, 11, 5, 4}, dense(replicated, rows, rows));
+  const Tensor y = embedding(words, w, DType::f64);
+  EXPECT_EQ(y.label()[Axis::kv], partial);
+  EXPECT_EQ(y.rows(1, 2).to_vector<double>(), std::vector<double>(5, 0.0));
+  EXPECT_EQ(y.rows(5, 6).to_vector<double>(), w.value().rows(1, 2).to_vector<double>());
+  expect_gradients([&](const Tensors&) { return Tensors{embedding(words, w, DType::f64)}; }, {},
+                   {&w});
+}
+
+TEST_F(RowsOp, EmbeddingGivesTheTypeThatIsAskedFor) {
+  const Weight w = make_weight("w", {6, 5}, device, {}, DType::bf16);
+  EXPECT_EQ(w->value().dtype(), DType::f32);
+  EXPECT_EQ(embedding(ids({1, 2}), *w, DType::bf16).dtype(), DType::bf16);
+}
+
+TEST_F(RowsOp, EmbeddingWithWrongOperandsIsAnErrorThatNamesThem) {
+  const Weight w = make_weight("words", {6, 5}, device, dense(rows, replicated, replicated));
+  const Tensor wide = tensor_of<std::int64_t>({1}, {1}, device);
+  expect_error([&] { embedding(wide, *w, DType::f64); }, {"embedding words", "i64", "i32"});
+  expect_error([&] { embedding(ids({1}), *w, DType::f32); }, {"embedding words", "f64", "f32"});
+  expect_error([&] { embedding(ids({1}, tokens), *w, DType::f64); },
+               {"embedding words", "ids are rows", "share", "all_gather()"});
+}
+
+TEST_F(RowsOp, RmsNormOfWholeRowsHasTheGradientsOfFiniteDifferences) {
+  const Weight w = make_weight("w", {7}, device, whole);
+  expect_gradients([&](const Tensors& x) { return Tensors{rms_norm(x[0], *w, 1e-3)}; },
+                   {make({5, 7}, 1, tokens)}, {w.get()});
+}
+
+TEST_F(RowsOp, RmsNormPerHeadHasTheGradientsOfFiniteDifferences) {
+  const Weight w = make_weight("w", {3}, device, whole);
+  expect_gradients([&](const Tensors& x) { return Tensors{rms_norm(x[0], *w)}; },
+                   {make({5, 12}, 1, dense(columns, rows, rows))}, {w.get()});
+}
+
+TEST_F(RowsOp, RmsNormOfAnInvariantHasTheGradientsOfFiniteDifferences) {
+  const Weight w = make_weight("w", {7}, device, dense(invariant, replicated, replicated));
+  expect_gradients([&](const Tensors& x) { return Tensors{rms_norm(x[0], *w)}; },
+                   {make({5, 7}, 1, dense(invariant, rows, rows))}, {w.get()});
+}
+
+TEST_F(RowsOp, RmsNormMakesRowsOfMeanSquareOne) {
+  const Weight w = make_weight("w", {9}, device);
+  backend(w->value()).fill(w->value(), 1);
+  const Tensor y = rms_norm(make({4, 9}, 1), *w, 0);
+  for (std::int64_t r = 0; r < 4; ++r) {
+    double squares = 0;
+    for (const double value : y.rows(r, r + 1).to_vector<double>()) squares += value * value;
+    EXPECT_NEAR(squares / 9, 1, 1e-14);
+  }
+}
+
+TEST_F(RowsOp, RmsNormWithWrongOperandsIsAnErrorThatNamesThem) {
+  const Weight w = make_weight("norm", {7}, device, whole);
+  expect_error([&] { rms_norm(make({5, 8}, 1), *w); }, {"rms_norm", "[5, 8]", "norm", "[7]"});
+  expect_error([&] { rms_norm(make({5, 7}, 1, {}, DType::bf16), *w); },
+               {"rms_norm", "norm", "bf16", "f64"});
+  expect_error([&] { rms_norm(make({5, 7}, 1, dense(columns, rows, rows)), *w); },
+               {"rms_norm", "columns are cut on share", "all_gather()"});
+  Tape tape;
+  const Tape::Recording on(&tape);
+  expect_error([&] { rms_norm(make({5, 7}, 1, dense(invariant, rows, rows)), *w); },
+               {"rms_norm", "invariant on share", "replicate()"});
+  const Weight matrix = make_weight("matrix", {7, 7}, device);
+  expect_error([&] { rms_norm(make({5, 7}, 1), *matrix); }, {"rms_norm", "matrix", "[7, 7]"});
+}
+
+TEST_F(RowsOp, RopeHasTheGradientsOfFiniteDifferences) {
+  const Tensor table = rope_table(9, 6, 100, DType::f64, device);
+  const Tensor position = ids({8, 0, 3, 3, 1}, dense(replicated, rows, rows));
+  expect_gradients([&](const Tensors& x) { return Tensors{rope(x[0], position, table)}; },
+                   {make({5, 12}, 1, dense(columns, rows, rows))});
+}
+
+TEST_F(RowsOp, RopeOfAWholeTensorByCutPositionsHasAPartialGradient) {
+  const Tensor table = rope_table(9, 2, 100, DType::f64, device);
+  expect_gradients([&](const Tensors& x) { return Tensors{rope(x[0], ids({8, 1}, tokens), table)}; },
+                   {make({2, 4}, 1, dense(replicated, rows, rows))});
+}
+
+TEST_F(RowsOp, RopeTurnsPairsByTheirAngles) {
+  const double base = 50;
+  const Tensor table = rope_table(12, 4, base, DType::f64, device);
+  const Tensor x = make({1, 8}, 1);
+  const auto in = x.to_vector<double>();
+  const auto out = rope(x, ids({11}), table).to_vector<double>();
+  for (std::size_t head : {0, 4})
+    for (std::size_t i : {0, 1}) {
+      const double angle = 11 * std::pow(base, -2.0 * double(i) / 4);
+      const double a = in[head + i], b = in[head + i + 2];
+      EXPECT_NEAR(out[head + i], a * std::cos(angle) - b * std::sin(angle), 1e-14);
+      EXPECT_NEAR(out[head + i + 2], b * std::cos(angle) + a * std::sin(angle), 1e-14);
+    }
+}
+
+TEST_F(RowsOp, RopeMakesScoresOfDistancesAlone) {
+  const Tensor table = rope_table(20, 6, 100, DType::f64, device);
+  const Tensor q = make({1, 6}, 1), k = make({1, 6}, 2);
+  const auto score = [&](int of_q, int of_k) {
+    const auto a = rope(q, ids({of_q}), table).to_vector<double>(),
+               b = rope(k, ids({of_k}), table).to_vector<double>();
+    double sum = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+    return sum;
+  };
+  EXPECT_NEAR(score(7, 2), score(19, 14), 1e-13);
+}
+
+TEST_F(RowsOp, RopeWithWrongOperandsIsAnErrorThatNamesThem) {
+  const Tensor table = rope_table(9, 6, 100, DType::f64, device);
+  const Tensor x = make({2, 12}, 1);
+  expect_error([&] { rope(make({2, 8}, 1), ids({0, 1}), table); }, {"rope", "[2, 8]", "[9, 6]"});
+  expect_error([&] { rope(x, ids({0, 1, 2}), table); }, {"rope", "[2, 12]", "[3]"});
+  expect_error([&] { rope(x, tensor_of<std::int64_t>({0, 1}, {2}, device), table); },
+               {"rope", "position", "i64"});
+  expect_error([&] { rope(x, ids({0, 1}), rope_table(9, 6, 100, DType::f32, device)); },
+               {"rope", "table", "f32"});
+  expect_error([&] { rope(make({2, 12}, 1, dense(partial, rows, rows)), ids({0, 1}, tokens), table); },
+               {"rope", "partial on share"});
+  expect_error([&] { rope_table(9, 5, 100, DType::f64, device); }, {"rope", "head_dim is 5"});
+}
+
+// --- Attention -----------------------------------------------------------------------------------
+
+constexpr AttentionShape three_heads{.heads = 3, .kv_heads = 3, .head_dim = 2, .scale = 0.7};
+constexpr AttentionShape grouped{.heads = 6, .kv_heads = 2, .head_dim = 3, .scale = 0.5};
+
+TEST_F(AttentionOp, AttentionHasTheGradientsOfFiniteDifferences) {
+  expect_gradients(
+      [&](const Tensors& x) {
+        return Tensors{attention(x[0], x[1], x[2], causal_areas(1, 7), three_heads)};
+      },
+      {make({7, 6}, 1), make({7, 6}, 2), make({7, 6}, 3)});
+}
+
+TEST_F(AttentionOp, AttentionWithSharedKeysAndSeveralAreasHasTheGradientsOfFiniteDifferences) {
+  using enum Area::Kind;
+  // Rows 3 and 4 see two areas each, row 8 none.
+  const std::vector<Area> areas{{0, 3, 0, 4, causal},
+                                {3, 5, 0, 2, full},
+                                {3, 5, 5, 9, inverse_causal},
+                                {5, 8, 2, 10, both}};
+  expect_gradients(
+      [&](const Tensors& x) {
+        return Tensors{attention(x[0], x[1], x[2], areas, grouped)};
+      },
+      {make({9, 18}, 1), make({11, 6}, 2), make({11, 6}, 3)});
+}
+
+TEST_F(AttentionOp, AttentionOfCutHeadsOverGatheredKeysHasTheGradientsOfFiniteDifferences) {
+  const Label q = dense(columns, rows, rows), k = dense(columns, replicated, rows);
+  expect_gradients(
+      [&](const Tensors& x) {
+        return Tensors{attention(x[0], x[1], x[2], causal_areas(2, 3), three_heads)};
+      },
+      {make({6, 6}, 1, q), make({6, 6}, 2, k), make({6, 6}, 3, k)});
+}
+
+TEST_F(AttentionOp, ARowThatSeesNothingGivesZeros) {
+  const Tensor y = attention(make({4, 6}, 1), make({4, 6}, 2), make({4, 6}, 3),
+                             {{0, 3, 0, 4, Area::Kind::full}}, three_heads);
+  EXPECT_EQ(y.rows(3, 4).to_vector<double>(), std::vector<double>(6, 0.0));
+}
+
+TEST_F(AttentionOp, TheFirstRowOfACausalAreaSeesItsOwnKeyAlone) {
+  const Tensor v = make({8, 6}, 3);
+  const Tensor y = attention(make({8, 6}, 1), make({8, 6}, 2), v, causal_areas(2, 4), three_heads);
+  for (std::int64_t row : {0, 4})
+    EXPECT_LE(distance(y.rows(row, row + 1).to_vector<double>(),
+                       v.rows(row, row + 1).to_vector<double>()),
+              1e-15);
+}
+
+TEST_F(AttentionOp, AttentionWithoutGradientsForQStillGivesThoseOfK) {
+  Tape tape;
+  const Tensor q = make({3, 6}, 1).detached(), k = tape.watch(make({3, 6}, 2)),
+               v = tape.watch(make({3, 6}, 3));
+  Tensor y;
+  {
+    const Tape::Recording on(&tape);
+    y = attention(q, k, v, causal_areas(1, 3), three_heads);
+  }
+  const Tensor ys[] = {y}, dys[] = {coefficients(y, 0)};
+  tape.backward(ys, dys);
+  EXPECT_NE(tape.gradient(k).to_vector<double>(), std::vector<double>(18, 0.0));
+}
+
+TEST_F(AttentionOp, AttentionWithWrongOperandsIsAnErrorThatNamesThem) {
+  const auto attend = [&](const Tensor& q, const Tensor& k, const Tensor& v,
+                          std::vector<Area> areas, const AttentionShape& shape) {
+    attention(q, k, v, std::move(areas), shape);
+  };
+  const Tensor x = make({4, 6}, 1);
+  const std::vector<Area> all = causal_areas(1, 4);
+  expect_error([&] { attend(x, x, x, all, {.heads = 3, .kv_heads = 2, .head_dim = 2}); },
+               {"attention", "3 heads", "2 KV heads"});
+  expect_error([&] { attend(x, x, x, all, {.heads = 2, .kv_heads = 2, .head_dim = 2}); },
+               {"attention", "[4, 6]", "2 and 2 heads of 2"});
+  expect_error([&] { attend(x, x, make({5, 6}, 2), all, three_heads); }, {"attention", "[5, 6]"});
+  expect_error([&] { attend(x, x, make({4, 6}, 2, {}, DType::f32), all, three_heads); },
+               {"attention", "f32"});
+  expect_error([&] { attend(x, x, x, causal_areas(1, 5), three_heads); },
+               {"attention", "[0, 5)", "4 and 4"});
+  expect_error([&] { attend(x, x, x, {{2, 1, 0, 1}}, three_heads); }, {"attention", "[2, 1)"});
+  const Tensor mine = x.labelled(tokens);
+  expect_error([&] { attend(mine, mine, mine, all, three_heads); },
+               {"attention", "rows", "share", "all_gather() k and v"});
+  expect_error([&] { attend(mine, x.labelled(whole), x, all, three_heads); }, {"attention", "k is"});
+}
+
+}  // namespace
+}  // namespace pf

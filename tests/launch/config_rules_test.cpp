@@ -1,0 +1,181 @@
+#include "launch/config_rules.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "tests/launch/config_text.h"
+
+namespace pf {
+namespace {
+
+TEST(ConfigRules, AGlobalBatchThatDoesNotDivideShowsItsNumbersAndItsNeighbours) {
+  EXPECT_EQ(told({"parallel.ranks=2", "train.global_batch=17"}),
+            "train.global_batch: found 17, wanted a multiple of train.micro_batch x dp = 2 x 2 = 4 "
+            "(dp = ranks / (tp cp pp) = 2 / (1 x 1 x 1)); nearest: 16 or 20");
+  EXPECT_EQ(error_of(dense, {"parallel.ranks=5"}),
+            "run.yaml:16: train.global_batch: found 8, wanted a multiple of train.micro_batch x dp "
+            "= 2 x 5 = 10 (dp = ranks / (tp cp pp) = 5 / (1 x 1 x 1)); nearest: 10");
+}
+
+TEST(ConfigRules, KvHeadsDivideHeads) {
+  EXPECT_EQ(told({"model.kv_heads=3"}),
+            "model.kv_heads: found 3, wanted a divisor of model.heads=4; nearest: 2 or 4");
+  EXPECT_EQ(told({"model.kv_heads=9"}),
+            "model.kv_heads: found 9, wanted a divisor of model.heads=4; nearest: 4");
+}
+
+TEST(ConfigRules, AHeadIsAsWideAsHiddenAllows) {
+  EXPECT_EQ(
+      error_of(dense, {"model.heads=3"}),
+      "run.yaml:3: model.hidden: found 64, no multiple of model.heads=3; give model.head_dim");
+  EXPECT_EQ(error_of(dense, {"model.heads=3", "model.head_dim=20"}), "no error");
+}
+
+TEST(ConfigRules, AHeadHasAnEvenWidth) {
+  EXPECT_EQ(told({"model.head_dim=15"}),
+            "model.head_dim: found 15, wanted a multiple of 2, since rotary positions turn pairs; "
+            "nearest: 14 or 16");
+}
+
+TEST(ConfigRules, DenseLayersNeedTheirWidth) {
+  const std::string want =
+      "run.yaml:1: model.ffn: is missing; wanted the inner width of the dense layers' SwiGLU, for "
+      "instance 256";
+  std::string text = dense;
+  text.erase(text.find("  ffn: 128\n"), 11);
+  EXPECT_EQ(error_of(text), want);
+  EXPECT_EQ(error_of(text, {with_moe}), "no error");
+  EXPECT_EQ(error_of(text, {with_moe, "model.moe.every=2"}).substr(10), want.substr(10));
+}
+
+TEST(ConfigRules, AByteNeedsATokenOfItsOwn) {
+  EXPECT_EQ(told({"model.vocabulary=255"}),
+            "model.vocabulary: found 255, wanted at least 256: texts are read as bytes");
+}
+
+TEST(ConfigRules, ATokenGoesToNoMoreExpertsThanThereAre) {
+  EXPECT_EQ(error_of(dense, {with_moe, "model.moe.top_k=9"}),
+            "override 'model.moe.top_k=9': model.moe.top_k: found 9, wanted at most "
+            "model.moe.experts=8");
+  EXPECT_EQ(error_of(dense, {with_moe, "model.moe.top_k=8"}), "no error");
+}
+
+TEST(ConfigRules, SomeLayerIsMoe) {
+  EXPECT_EQ(error_of(dense, {with_moe, "model.moe.every=3"}),
+            "override 'model.moe.every=3': model.moe.every: found 3, so that no layer is MoE; "
+            "wanted at most model.layers=2");
+}
+
+TEST(ConfigRules, ABalanceGroupFitsDpAndTheStep) {
+  const auto group = [](const std::string& micro_batches, const std::string& size) {
+    const std::string error =
+        error_of(dense, {with_moe, "parallel.ranks=4", "train.global_batch=" + micro_batches + "0",
+                         "train.micro_batch=10", "model.moe.balance.group=" + size});
+    const size_t end = error.find("group: ");
+    return end == std::string::npos ? error : error.substr(end + 7);
+  };
+  for (const char* legal : {"1", "2", "4", "8"}) EXPECT_EQ(group("8", legal), "no error");
+  EXPECT_EQ(group("8", "3"), "found 3, wanted a multiple or a divisor of dp=4; nearest: 2 or 4");
+  EXPECT_EQ(group("8", "6"), "found 6, wanted a multiple or a divisor of dp=4; nearest: 4 or 8");
+  EXPECT_EQ(group("12", "8"),
+            "found 8, wanted a divisor of the micro-batches in a step, train.global_batch / "
+            "train.micro_batch = 120 / 10 = 12; nearest: 6 or 12");
+}
+
+TEST(ConfigRules, ABalanceGroupThatIsNotUsedIsNotChecked) {
+  EXPECT_EQ(error_of(dense, {with_moe, "model.moe.balance={kind: micro, group: 7}"}), "no error");
+}
+
+TEST(ConfigRules, SourcesHaveTheirOwnNames) {
+  EXPECT_EQ(error_of(dense, {"data.sources.1.name=english"}),
+            "override 'data.sources.1.name=english': data.sources[1].name: found 'english' again "
+            "(first at run.yaml:9); each source needs its own name");
+}
+
+TEST(ConfigRules, ANameIsNoPath) {
+  EXPECT_EQ(told({"run.name=a/b"}),
+            "run.name: found 'a/b', wanted a name without '/'; folders belong into run.folder");
+}
+
+TEST(ConfigRules, AMemoryWithoutItsUnitIsNoticed) {
+  EXPECT_EQ(told({"cluster.memory=80"}),
+            "cluster.memory: found 80 bytes, wanted at least 1MiB; give a unit, as in 80GiB");
+}
+
+TEST(ConfigRules, BothViewsOfTheRanksDivideThem) {
+  EXPECT_EQ(
+      told({"parallel={tp: 2, cp: 2}", "parallel.ranks=6"}),
+      "parallel.ranks: found 6, wanted a multiple of tp x cp x pp = 2 x 2 x 1 = 4; nearest: 4 "
+      "or 8");
+  EXPECT_EQ(
+      told({with_moe, "parallel={ep: 8, pp: 2}", "parallel.ranks=4"}),
+      "parallel.ranks: found 4, wanted a multiple of etp x ep x pp = 1 x 8 x 2 = 16; nearest: "
+      "16");
+}
+
+TEST(ConfigRules, RanksDivideTheExperts) {
+  EXPECT_EQ(error_of(dense, {with_moe, "train.global_batch=6", "parallel={ranks: 3, ep: 3}"}),
+            "override 'parallel={ranks: 3, ep: 3}': parallel.ep: found 3, wanted a divisor of "
+            "model.moe.experts=8; nearest: 2 or 4");
+  EXPECT_EQ(told({"parallel={ranks: 2, ep: 2}"}),
+            "parallel.ep: found 2, but there are no experts to share: model.moe is missing; use 1");
+  EXPECT_EQ(told({"parallel={ranks: 2, etp: 2}"}),
+            "parallel.etp: found 2, but there are no experts to cut: model.moe is missing; use 1");
+}
+
+TEST(ConfigRules, WhatIsNotThereYetIsSaid) {
+  const auto said = [](const std::string& parallel, const std::string& key) {
+    const std::string error =
+        error_of(dense, {with_moe, "parallel={ranks: 2}", "parallel={" + parallel + "}"});
+    const size_t end = error.find("': " + key + ": ");
+    return end == std::string::npos ? error : error.substr(end + 5 + key.size());
+  };
+  EXPECT_EQ(said("tp: 2", "parallel.tp"),
+            "found 2, but tensor parallelism is not in this version yet; use 1");
+  EXPECT_EQ(said("cp: 2", "parallel.cp"),
+            "found 2, but context parallelism is not in this version yet; use 1");
+  EXPECT_EQ(said("ep: 2", "parallel.ep"),
+            "found 2, but expert parallelism is not in this version yet; use 1");
+  EXPECT_EQ(said("etp: 2", "parallel.etp"),
+            "found 2, but tensor parallelism of experts is not in this version yet; use 1");
+  EXPECT_EQ(said("pp: 2", "parallel.pp"),
+            "found 2, but pipeline parallelism is not in this version yet; use 1");
+  EXPECT_EQ(said("zero: 1", "parallel.zero"),
+            "found 1, but sharing what replicas hold (ZeRO) is not in this version yet; use 0");
+  EXPECT_EQ(said("chunks: 2", "parallel.chunks"),
+            "found 2, but more than one stage a rank is not in this version yet; use 1");
+  EXPECT_EQ(told({"cluster.device=cuda"}),
+            "cluster.device: found 'cuda', but training on it is not in this version yet; use cpu");
+}
+
+TEST(ConfigRules, AConfigurationMadeInCodeIsCheckedAsWell) {
+  config::Config config = parse_config(dense, "run.yaml");
+  EXPECT_NO_THROW(validate(config));
+  config.mutable_train()->clear_clip();
+  EXPECT_NO_THROW(validate(config));
+  config.mutable_train()->set_clip(std::numeric_limits<double>::quiet_NaN());
+  EXPECT_EQ(error_of([&] { validate(config); }),
+            "configuration: train.clip: found nan, wanted a number, at least 0");
+  config.mutable_train()->clear_clip();
+  config.mutable_train()->set_global_batch(9);
+  EXPECT_EQ(error_of([&] { validate(config); }).substr(0, 44),
+            "configuration: train.global_batch: found 9, ");
+  config.mutable_model()->set_heads(0);
+  EXPECT_EQ(error_of([&] { validate(config); }),
+            "configuration: model.heads: found 0, wanted an integer, 1 to 65536");
+  config.mutable_model()->clear_heads();
+  EXPECT_EQ(error_of([&] { validate(config); }).substr(0, 38),
+            "configuration: model.heads: is missing");
+}
+
+TEST(ConfigRules, DpIsWhatTheOtherAxesLeave) {
+  config::Config config = parse_config(dense, "run.yaml");
+  config.mutable_parallel()->set_ranks(24);
+  config.mutable_parallel()->set_tp(2);
+  config.mutable_parallel()->set_pp(3);
+  EXPECT_EQ(data_parallel_size(config), 4);
+}
+
+}  // namespace
+}  // namespace pf

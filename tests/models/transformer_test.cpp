@@ -1,0 +1,257 @@
+#include "models/transformer.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/model.h"
+#include "tests/models/reference.h"
+#include "tests/ranks.h"
+
+namespace pf {
+namespace {
+
+using Kind = config::Balance;
+
+constexpr std::int64_t length = 5;
+constexpr Kind::Kind kinds[] = {Kind::none, Kind::micro, Kind::sequence, Kind::global, Kind::mixed};
+
+config::Model dense_model() {
+  config::Model model = small_moe();
+  model.clear_moe();
+  return model;
+}
+
+config::Model every_second() {
+  config::Model model = small_moe();
+  model.mutable_moe()->set_every(2);
+  return model;
+}
+
+config::Model other_router() {
+  config::Model model = small_moe();
+  model.mutable_moe()->set_router(config::Moe::top_k_softmax);
+  model.mutable_moe()->set_shared_ffn(0);
+  return model;
+}
+
+config::Model with_balance(config::Model model, Kind::Kind kind) {
+  model.mutable_moe()->mutable_balance()->set_kind(kind);
+  return model;
+}
+
+// One rank's step.
+Outcome step(const Recipe& recipe, const Samples& samples) {
+  Outcome out;
+  in_ranks(1, [&](const Mesh& mesh) { out = SmallModel(recipe, mesh, length).step(samples); });
+  return out;
+}
+
+// The losses alone.
+Outcome step_of_reference(const Recipe& recipe, const reference::Weights& weights,
+                          const Samples& samples) {
+  const reference::Model model(recipe.model, weights);
+  Outcome out;
+  std::map<int, reference::Routes> routes;
+  for (std::int64_t s = 0; s < samples.count; ++s) {
+    const auto part = [&](const auto& all) {
+      return std::vector<int>(all.begin() + s * length, all.begin() + (s + 1) * length);
+    };
+    const std::vector<int> mask = part(samples.mask);
+    out.loss += model.sequence(part(samples.ids), part(samples.targets), {mask.begin(), mask.end()},
+                               routes) /
+                samples.tokens();
+  }
+  const config::Moe& moe = recipe.model.moe();
+  for (const auto& [layer, of_layer] : routes) {
+    out.balance_loss +=
+        moe.balance().weight() * reference::balance_loss(moe.balance().kind(), of_layer,
+                                                         std::size_t(recipe.micro_batch),
+                                                         std::size_t(recipe.group));
+    out.z_loss += moe.z_loss() * reference::z_loss(of_layer);
+    Numbers& counts = out.expert_counts.emplace_back(std::size_t(moe.experts()));
+    for (const reference::Route& route : joined(of_layer, 0, of_layer.size()))
+      for (const int e : route.chosen) counts[std::size_t(e)] += route.counts;
+  }
+  return out;
+}
+
+void expect_like_the_reference(const Recipe& recipe) {
+  const Samples samples = uneven_samples(8, length, recipe.model.vocabulary());
+  in_ranks(1, [&](const Mesh& mesh) {
+    SmallModel model(recipe, mesh, length);
+    const Outcome got = model.step(samples);
+    const Outcome want = step_of_reference(recipe, model.weights(), samples);
+    EXPECT_NEAR(got.loss, want.loss, 1e-12);
+    EXPECT_NEAR(got.balance_loss, want.balance_loss, 1e-12);
+    EXPECT_NEAR(got.z_loss, want.z_loss, 1e-12);
+    EXPECT_EQ(got.expert_counts, want.expert_counts);
+  });
+}
+
+TEST(Transformer, ADenseModelsLossIsThatOfPlainLoops) {
+  expect_like_the_reference({.model = dense_model(), .micro_batch = 2});
+}
+
+TEST(Transformer, AllLossesOfEachBalanceAreThoseOfPlainLoops) {
+  for (const Kind::Kind kind : kinds)
+    for (const config::Model& model : {small_moe(), every_second(), other_router()})
+      for (const std::int64_t group : {1, 2, 3, 4})
+        for (const std::int64_t micro_batch : {1, 2}) {
+          SCOPED_TRACE(Kind::Kind_Name(kind) + " by " + std::to_string(group));
+          expect_like_the_reference(
+              {.model = with_balance(model, kind), .micro_batch = micro_batch, .group = group});
+        }
+}
+
+// f(x) by central differences of fourth order, along one element of a weight.
+double slope(SmallModel& model, const Samples& samples, Parameter& w, std::size_t element) {
+  constexpr double h = 2e-4;
+  double& x = w.value().data<double>()[element];
+  const double here = x;
+  const auto at = [&](double there) {
+    x = here + there;
+    w.changed();
+    return model.step(samples).sum();
+  };
+  const double near = at(h) - at(-h), far = at(2 * h) - at(-2 * h);
+  x = here;
+  w.changed();
+  return (8 * near - far) / (12 * h);
+}
+
+// The largest, the first, the last and one in between: experts that no token sees have zeros.
+std::vector<std::size_t> some_elements(const Numbers& gradient) {
+  const auto largest = std::ranges::max_element(
+      gradient, [](double a, double b) { return std::abs(a) < std::abs(b); });
+  return {std::size_t(largest - gradient.begin()), 0, gradient.size() - 1, gradient.size() * 2 / 5};
+}
+
+// Choices, and so the shares of the balance losses, are constants near a point: the sum of all
+// losses is smooth there, and its slopes are the gradients.
+void expect_finite_differences(const Recipe& recipe) {
+  const Samples samples = uneven_samples(4, length, recipe.model.vocabulary());
+  in_ranks(1, [&](const Mesh& mesh) {
+    SmallModel model(recipe, mesh, length);
+    const Outcome all = model.step(samples);
+    double largest = 0;
+    for (const auto& [name, gradient] : all.gradients)
+      for (const double x : gradient) largest = std::max(largest, std::abs(x));
+    for (const auto& [name, gradient] : all.gradients) {
+      for (const std::size_t element : some_elements(gradient)) {
+        const double want = slope(model, samples, model.parameter(name), element);
+        const double scale = std::max(std::abs(want), 1e-3 * largest);
+        EXPECT_NEAR(gradient[element], want, 1e-6 * scale) << name << ' ' << element;
+      }
+    }
+  });
+}
+
+TEST(Transformer, ADenseModelsGradientsAreItsSlopes) {
+  expect_finite_differences({.model = dense_model(), .micro_batch = 2});
+}
+
+TEST(Transformer, AMoeModelsGradientsAreItsSlopes) {
+  expect_finite_differences({.model = with_balance(small_moe(), Kind::micro), .micro_batch = 2});
+}
+
+TEST(Transformer, WithDenseLayersAmongItsLayersTheyAreToo) {
+  expect_finite_differences({.model = with_balance(every_second(), Kind::mixed), .group = 2});
+}
+
+TEST(Transformer, WithSoftmaxAfterTopKTheyAreToo) {
+  expect_finite_differences({.model = with_balance(other_router(), Kind::sequence)});
+}
+
+TEST(Transformer, WithGlobalBalanceTheyAreToo) {
+  expect_finite_differences({.model = with_balance(small_moe(), Kind::global), .group = 4});
+  expect_finite_differences({.model = with_balance(other_router(), Kind::global), .group = 1});
+}
+
+TEST(Transformer, TheGradientNormIsThatOfAllGradients) {
+  const Outcome out = step({}, uneven_samples(4, length, 11));
+  double squares = 0;
+  for (const auto& [name, gradient] : out.gradients)
+    for (const double x : gradient) squares += x * x;
+  EXPECT_NEAR(out.norm, std::sqrt(squares), 1e-12 * out.norm);
+}
+
+TEST(Transformer, RecomputedLayersGiveTheSameBits) {
+  const Samples samples = uneven_samples(4, length, 11);
+  for (const Kind::Kind kind : kinds) {
+    for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
+      Recipe recipe{.model = with_balance(small_moe(), kind), .type = type, .group = 2};
+      recipe.model.set_dropout(0.2);
+      const Outcome want = step(recipe, samples);
+      recipe.recomputes = true;
+      EXPECT_EQ(step(recipe, samples), want) << Kind::Kind_Name(kind) << ' ' << name(type);
+    }
+  }
+}
+
+TEST(Transformer, DeferredWeightGradientsAreTheSameBits) {
+  const Samples samples = uneven_samples(4, length, 11);
+  for (const bool recomputes : {false, true}) {
+    Recipe recipe{.recomputes = recomputes};
+    const Outcome want = step(recipe, samples);
+    recipe.defers = true;
+    EXPECT_EQ(step(recipe, samples), want);
+  }
+}
+
+// Sums over rows are cut elsewhere: the same up to rounding.
+TEST(Transformer, ChunksOfTheHeadAndMicroBatchesDoNotMatter) {
+  const Samples samples = uneven_samples(4, length, 11);
+  const Recipe recipe{.model = with_balance(small_moe(), Kind::sequence), .micro_batch = 4};
+  const Outcome want = step(recipe, samples);
+  for (const std::int64_t chunk : {1, 3, 7, 20}) {
+    Recipe chunked = recipe;
+    chunked.head_chunk = chunk;
+    EXPECT_LT(distance(want, step(chunked, samples)), 1e-12) << chunk;
+  }
+  for (const std::int64_t micro_batch : {1, 2}) {
+    Recipe cut = recipe;
+    cut.micro_batch = micro_batch;
+    EXPECT_LT(distance(want, step(cut, samples)), 1e-12) << micro_batch;
+  }
+}
+
+TEST(Transformer, DropoutDropsInTrainingAloneAndOtherwiseInEachStep) {
+  Recipe recipe{.model = small_moe()};
+  recipe.model.set_dropout(0.3);
+  const Samples samples = uneven_samples(4, length, 11);
+  in_ranks(1, [&](const Mesh& mesh) {
+    SmallModel model(recipe, mesh, length);
+    const Outcome first = model.step(samples, 0);
+    EXPECT_EQ(model.step(samples, 0), first);
+    EXPECT_NE(model.step(samples, 1).loss, first.loss);
+  });
+}
+
+TEST(Transformer, LastLogitsAreThoseThatTheLossIsOf) {
+  const Samples samples = even_samples(2, length, 11);
+  in_ranks(1, [&](const Mesh& mesh) {
+    SmallModel model({}, mesh, length);
+    Context context;
+    context.mesh = &mesh;
+    context.type = DType::f64;
+    context.batch = make_batch(mesh, samples.ids, samples.targets, 2, 0, DType::f64);
+    // Only the last token of each sequence counts.
+    for (std::int64_t t = 0; t < 2 * length; ++t)
+      if (t % length != length - 1) context.batch.mask.data<double>()[t] = 0;
+    Layers& layers = model.transformer().layers();
+    Gradients none(mesh, {});
+    Stage stage(layers, none, false);
+    stage.evaluate(context);
+    const double loss = loss_over_mesh(mesh, context.statistics);
+    context.wants_logits = true;
+    const auto logits = last_logits(stage.evaluate(context), 2);
+    double want = 0;
+    for (std::size_t s = 0; s < 2; ++s) {
+      const auto target = samples.targets[(s + 1) * std::size_t(length) - 1];
+      want += reference::log_sum_exp(logits[s]) - logits[s][std::size_t(target)];
+    }
+    EXPECT_NEAR(loss, want, 1e-12);
+  });
+}
+
+}  // namespace
+}  // namespace pf
