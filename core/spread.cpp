@@ -28,13 +28,13 @@ const char* missing_call(Spread from, Spread to) {
                               : "sum it first, or total() a scalar";
   if (from == invariant)
     return to == replicated ? "replicate() it first"
-           : to == partial  ? "keep it once() first"
+           : to == partial  ? "once() it first"
                             : "slice() it first";
   if (from == partial)
     return to == invariant    ? "all_reduce() it first"
            : to == replicated ? "all_reduce() and replicate() it first"
                               : "reduce_scatter() it first";
-  return is_varying(to) ? "take() a part first" : "it was replicated too early";
+  return is_varying(to) ? "take() it first" : "it was replicated too early";
 }
 
 }  // namespace
@@ -195,9 +195,14 @@ Label row_wise(std::string_view op, const Label& x) {
 
 Label attention(const Label& q, const Label& k) {
   require(q.view == k.view, "attention: q is ", text(q), ", k is ", text(k), "; cross()");
+  Label y = q;
+  y.constant = q.constant && k.constant;
   const Axes& all = axes_of(q.view);
   for (std::size_t i = 0; i < all.size(); ++i) {
-    const Spread s = q.on[i], t = k.on[i];
+    // A constant with one value has no gradient: it serves as either.
+    const Spread s =
+        q.constant && q.on[i] == replicated && k.on[i] == invariant ? invariant : q.on[i];
+    const Spread t = k.constant && k.on[i] == replicated && s == invariant ? invariant : k.on[i];
     const bool whole_sequences = all[i] == Axis::dp;
     const bool fits = s == layers ? t == layers
                       : is_varying(s)
@@ -206,9 +211,8 @@ Label attention(const Label& q, const Label& k) {
                           : s == t && s != partial;
     require(fits, "attention: q is ", name(s), " and k ", name(t), " on ", name(all[i]),
             "; all_gather() k and v");
+    y.on[i] = s;
   }
-  Label y = q;
-  y.constant = q.constant && k.constant;
   return y;
 }
 

@@ -126,6 +126,10 @@ std::string row(std::string_view name, const std::string& value) {
   return fmt::format("\n  {:<14}{}", name, value);
 }
 
+std::string steps_in_words(std::int64_t steps) {
+  return fmt::format("{} step{}", steps, steps == 1 ? "" : "s");
+}
+
 std::string rows_of_parts(const std::vector<Summary::Part>& parts) {
   double sum = 0;
   std::size_t longest = 12;
@@ -241,14 +245,15 @@ void Reporter::samples(const std::vector<TextSample>& samples) {
 
 void Reporter::summary(const Summary& summary) {
   bar_step_ = 0;
-  const std::string how = summary.ended_by.empty() ? fmt::format("done: {} steps", summary.steps)
-                                                   : fmt::format("ended by {} after step {}",
-                                                                 summary.ended_by, summary.steps);
-  std::string text = painted(how, Style::bold);
+  const std::string steps = steps_in_words(summary.steps);
+  std::string text =
+      painted(summary.ended_by.empty() ? "done: " + steps
+                                       : "ended by " + summary.ended_by + " after " + steps,
+              Style::bold);
   if (summary.skipped > 0) {
-    text += painted(
-        fmt::format("\n  skipped       {} steps: loss or gradients not finite", summary.skipped),
-        Style::yellow);
+    text += row(
+        "skipped",
+        painted(steps_in_words(summary.skipped) + ": loss or gradients not finite", Style::yellow));
   }
   text += row("loss", fmt::format("{:.4f} -> {:.4f}", summary.loss_first, summary.loss_last));
   text += row("tokens", fmt::format("{}, {} per second", count_in_words(double(summary.tokens)),

@@ -88,6 +88,7 @@ std::string bytes_in_words(std::int64_t bytes) {
 
 std::string duration_in_words(double seconds) {
   if (!(seconds >= 0) || seconds > 1e15) return "?";
+  if (seconds < 0.005) return "0s";
   if (seconds < 0.995) return fmt::format("{:.2f}s", seconds);
   if (seconds < 9.95) return fmt::format("{:.1f}s", seconds);
   const auto s = static_cast<std::int64_t>(std::llround(seconds));

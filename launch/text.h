@@ -14,7 +14,7 @@ std::string count_in_words(double count);
 // "512 B", "12.3 MiB", "1.2 GiB".
 std::string bytes_in_words(std::int64_t bytes);
 
-// "0.25s", "9.5s", "42s", "4m05s", "2h03m", "5d04h"; "?" for what is negative or not finite.
+// "0s", "0.25s", "9.5s", "42s", "4m05s", "2h03m", "5d04h"; "?" for what is negative or not finite.
 std::string duration_in_words(double seconds);
 
 // One character of UTF-8, or one byte that is none.

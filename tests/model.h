@@ -11,11 +11,11 @@
 #include <vector>
 
 #include "core/error.h"
-#include "core/ops/elementwise.h"
 #include "models/balance.h"
 #include "models/metrics.h"
 #include "models/stage.h"
 #include "models/transformer.h"
+#include "tests/tensors.h"
 
 namespace pf {
 
@@ -97,10 +97,6 @@ struct Outcome {
   double sum() const { return loss + balance_loss + z_loss; }
   friend bool operator==(const Outcome&, const Outcome&) = default;
 };
-
-inline Numbers numbers_of(const Tensor& x) {
-  return cast(x.detached(), DType::f64).to_vector<double>();
-}
 
 // max |a - b| over the largest of a's elements, or over 1e-3 of `scale` where that is more: some
 // gradients are zero in exact arithmetic (docs/design.md, section 6).
@@ -258,7 +254,7 @@ inline Outcome SmallModel::step(const Samples& samples, std::int64_t step) {
   out.expert_counts = sums.expert_counts;
   transformer_.visit({.parameter = [&](Parameter& w) {
     require(w.shape() == w.whole(), w.name(), " is cut: ", w.shape(), " of ", w.whole());
-    out.gradients[w.name()] = numbers_of(w.gradient());
+    out.gradients[w.name()] = elements(w.gradient());
   }});
   return out;
 }
@@ -274,7 +270,7 @@ inline Parameter& SmallModel::parameter(const std::string& name) {
 
 inline std::map<std::string, Numbers> SmallModel::weights() {
   std::map<std::string, Numbers> out;
-  transformer_.visit({.parameter = [&](Parameter& w) { out[w.name()] = numbers_of(w.value()); }});
+  transformer_.visit({.parameter = [&](Parameter& w) { out[w.name()] = elements(w.value()); }});
   return out;
 }
 

@@ -1,13 +1,15 @@
-// Kernels of random numbers, bit by bit those of core/philox.h. See kernels.h.
+// Kernels of random numbers: core/philox.h by vectors. See kernels.h.
 
-// The two upper words of philox() for indices `low` + 2^32 `high`, one in each 64-bit lane.
-struct Uniform {
-  using Words = Lanes<std::uint64_t, lanes<double>>;
+// The four words of an index in the lower halves of the lanes.
+using Words = Lanes<std::uint64_t, lanes<double>>;
+struct Draw {
   Words first, second, third, fourth;
 };
 
-[[gnu::always_inline]] inline Uniform philox_words(const Random& random, Uniform::Words index) {
-  using Words = Uniform::Words;
+// Random::words() of `index` + lane.
+[[gnu::always_inline]] inline Draw words(const Random& random, std::uint64_t first) {
+  Words index = Words{} + first;
+  for (std::uint64_t lane = 0; lane < lanes<double>; ++lane) index[lane] += lane;
   constexpr std::uint64_t mask = 0xffffffff;
   Words a = index & mask, b = index >> 32;
   Words c = Words{} + random.stream, d = Words{} + random.step;
@@ -25,13 +27,48 @@ struct Uniform {
   return {a, b, c, d};
 }
 
-// Random::uniform() of `first` + lane.
+// In (0, 1), of 53 bits.
+[[gnu::always_inline]] inline Vector<double> fraction(Words bits) {
+  return (__builtin_convertvector((Vector<std::int64_t>)bits, Vector<double>) + 0.5) * 0x1p-53;
+}
+
+// Random::uniform() of `first` + lane, exactly.
 [[gnu::always_inline]] inline Vector<double> uniforms(const Random& random, std::uint64_t first) {
-  Uniform::Words index = Uniform::Words{} + first;
-  for (std::uint64_t lane = 0; lane < lanes<double>; ++lane) index[lane] += lane;
-  const Uniform words = philox_words(random, index);
-  const auto bits = (Vector<std::int64_t>)((words.first << 32 | words.second) >> 11);
-  return (__builtin_convertvector(bits, Vector<double>) + 0.5) * 0x1p-53;
+  const Draw draw = words(random, first);
+  return fraction((draw.first << 32 | draw.second) >> 11);
+}
+
+// log x of positive, normal x = 2^e m, by log m = 2 artanh((m - 1) / (m + 1)).
+[[gnu::always_inline]] inline Vector<double> logarithm(Vector<double> x) {
+  using Integers = Vector<std::int64_t>;
+  const auto bits = (Integers)x;
+  const auto one = std::bit_cast<std::int64_t>(1.0);
+  auto m = (Vector<double>)((bits & 0xfffffffffffff) | one);
+  Vector<double> e = __builtin_convertvector((bits >> 52) - 1023, Vector<double>);
+  const auto is_high = m > std::numbers::sqrt2;
+  m = is_high ? m * 0.5 : m;
+  e = is_high ? e + 1 : e;
+  const Vector<double> s = (m - 1) / (m + 1), z = s * s;
+  Vector<double> p = all(1.0 / 23);
+  for (int odd = 21; odd >= 3; odd -= 2) p = p * z + 1.0 / odd;
+  constexpr double ln2_upper = 0x1.62e42fee00000p-1, ln2_lower = 0x1.a39ef35793c76p-33;
+  return e * ln2_upper + (2 * s + (2 * s * z * p + e * ln2_lower));
+}
+
+// cos 2 pi x of x in [0, 1] as sin 2 pi (1/4 - x), where x and 1 - x are alike.
+[[gnu::always_inline]] inline Vector<double> cosine_of_turns(Vector<double> x) {
+  const Vector<double> t = (0.25 - (x > 0.5 ? 1 - x : x)) * (2 * std::numbers::pi), z = t * t;
+  Vector<double> p = all(1.0);
+  for (int n = 22; n >= 2; n -= 2) p = 1 - p * z * (1.0 / (n * (n + 1)));
+  return t * p;
+}
+
+// Random::normal() of `first` + lane, but for rounding in f64.
+[[gnu::always_inline]] inline Vector<double> normals(const Random& random, std::uint64_t first) {
+  const Draw draw = words(random, first);
+  const Vector<double> u = fraction(draw.first << 21 ^ draw.second >> 11);
+  const Vector<double> v = fraction(draw.third << 21 ^ draw.fourth >> 11);
+  return Vector<double>(square_root(-2 * logarithm(u))) * cosine_of_turns(v);
 }
 
 template <class T>
@@ -69,8 +106,10 @@ void normal(const Tensor& y, const Random& random, double std, const Shape& whol
       step *= whole[dim];
     }
     T* to = at<T>(y, row, column);
-    for (std::int64_t c = 0; c < count; ++c)
-      to[c] = T(std * random.normal(std::uint64_t(index + column + c)));
+    const auto next = std::uint64_t(index + column);
+    sweep<double>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+      store<double>(to + c, normals(random, next + std::uint64_t(c)) * std, n);
+    });
     begin += count;
   }
 }

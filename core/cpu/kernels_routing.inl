@@ -1,7 +1,6 @@
 // Kernels of the router and of statistics by segment. See kernels.h.
 
-// Integers in the order of the numbers; -0 equals 0, and none is the smallest integer, which marks
-// what was taken.
+// Integers in the order of the numbers; -0 equals 0, and none is the smallest integer.
 template <class A>
 [[gnu::always_inline]] inline Vector<Bits<A>> order_of(Vector<A> x) {
   using Keys = Vector<Bits<A>>;
@@ -11,33 +10,40 @@ template <class A>
   return keys < -top ? Keys{} - top : keys;
 }
 
-// The k largest of the logits, ascending in number. keys [experts, rounded up to whole vectors].
+// How many keys are at least `bound`. keys [experts, rounded up to whole vectors].
+template <class Key>
+[[gnu::always_inline]] inline std::int64_t count_from(const Key* keys, std::int64_t experts,
+                                                      Key bound) {
+  Vector<Key> count{};
+  for (std::int64_t e = 0; e < experts; e += lanes<Key>)
+    count -= load<Key>(keys + e, lanes<Key>) >= bound;
+  return sum(count);
+}
+
+// The k largest of the logits, ascending in number: bisects for a bound that k keys reach. Where
+// equal keys leave no such bound, it ends at the k-th largest.
 template <class A>
 void choose(std::int32_t* chosen, std::int64_t k, const A* logits, std::int64_t experts,
             Bits<A>* keys) {
   using Key = Bits<A>;
-  using Keys = Vector<Key>;
-  constexpr Key taken = std::numeric_limits<Key>::min();
+  constexpr Key none = std::numeric_limits<Key>::min();
   sweep<A>(0, experts, [&](std::int64_t e, std::int64_t n) __attribute__((always_inline)) {
-    store<Key>(keys + e, before<Key>(n, order_of<A>(load<A>(logits + e, n)), taken), lanes<Key>);
+    store<Key>(keys + e, before<Key>(n, order_of<A>(load<A>(logits + e, n)), none), lanes<Key>);
   });
-  Keys lane{};
-  for (int i = 0; i < lanes<Key>; ++i) lane[i] = i;
-  for (std::int64_t j = 0; j < k; ++j) {
-    Keys best = Keys{} + taken, number{};
-    for (std::int64_t e = 0; e < experts; e += lanes<Key>) {
-      const Keys here = load<Key>(keys + e, lanes<Key>);
-      const auto is_better = here > best;
-      best = is_better ? here : best;
-      number = is_better ? lane + Key(e) : number;
-    }
-    const Key top = largest(best);
-    keys[-largest(best == top ? -number : Keys{} + taken)] = taken;
+  Key low = none + 1, high = std::numeric_limits<Key>::max();
+  while (low < high) {
+    const Key middle = std::midpoint(high, low);
+    const std::int64_t count = count_from(keys, experts, middle);
+    (count < k ? high : low) = count < k ? middle - 1 : middle;
+    if (count == k) break;
   }
-  for (std::int64_t e = 0; e < experts; ++e) {
-    *chosen = std::int32_t(e);
-    chosen += keys[e] == taken;
-    if (keys[e] == taken && --k == 0) return;
+  const bool is_top = low == std::numeric_limits<Key>::max();
+  std::int64_t ties = k - (is_top ? 0 : count_from<Key>(keys, experts, low + 1));
+  for (std::int64_t e = 0, j = 0; j < k; ++e) {
+    const bool is_tie = keys[e] == low && ties > 0;
+    ties -= is_tie;
+    chosen[j] = std::int32_t(e);
+    j += keys[e] > low || is_tie;
   }
 }
 

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <numbers>
+#include <numeric>
 #include <span>
 #include <type_traits>
 #include <utility>

@@ -22,10 +22,10 @@ Tensor row_max(const Tensor& logits) {
 
 LossParts loss_parts(const Tensor& logits, const Tensor& top, const Tensor& target,
                      std::int64_t first, const Axes& set) {
-  require(
-      top.size() == logits.rows() && top.dtype() == accumulation(logits.dtype()) &&
-          target.size() == logits.rows() && target.dtype() == DType::i32,
-      "loss_parts: logits are ", logits.text(), ", top ", top.text(), ", target ", target.text());
+  require(top.size() == logits.rows() && top.dtype() == accumulation(logits.dtype()) &&
+              target.size() == logits.rows() && target.dtype() == DType::i32,
+          "loss_parts: logits are ", logits.text(), ", top ", top.text(), ", target ",
+          target.text());
   Label label = meet("loss_parts", Meeting::any, {logits.label(), top.label(), target.label()});
   label = sum("loss_parts", label, Spread::columns, set);
   const Tensor exp_sum = Tensor::empty({logits.rows()}, top.dtype(), logits.device(), label);

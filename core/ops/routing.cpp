@@ -17,8 +17,8 @@ Routed route(const Tensor& logits, std::int64_t k, RouterKind kind, const Tensor
   const Tensor lse = Tensor::empty({tokens}, type, device, label);
   Tensor chosen = decided;
   if (decided) {
-    require(decided.shape() == Shape({tokens, k}) && decided.dtype() == DType::i32, "route: a choice ", decided.text(), " for ",
-            logits.text());
+    require(decided.shape() == Shape({tokens, k}) && decided.dtype() == DType::i32,
+            "route: a choice ", decided.text(), " for ", logits.text());
     backend(logits).route_again(scores, weights, lse, chosen, logits, kind);
   } else {
     chosen = Tensor::empty({tokens, k}, DType::i32, device, label);

@@ -47,11 +47,17 @@ TEST_F(ElementwiseOp, PartialSumsMayBeAdded) {
 
 TEST_F(ElementwiseOp, AddOfUnlikeTensorsIsAnErrorThatNamesBoth) {
   expect_error([&] { add(make({7, 5}, 1), make({5, 7}, 2)); }, {"add", "[7, 5]", "[5, 7]"});
-  expect_error([&] { add(make({7, 5}, 1), make({7, 5}, 2, {}, DType::f32)); },
-               {"add", "f64", "f32"});
+  expect_error(
+      [&] {
+        add(make({7, 5}, 1), make({7, 5}, 2, {}, DType::f32));
+      },
+      {"add", "f64", "f32"});
   expect_error([&] { add(make({7, 5}, 1), make({7, 5}, 1), make({7, 6}, 2)); }, {"add", "[7, 6]"});
-  expect_error([&] { add(make({7, 5}, 1, tokens), make({7, 5}, 2, dense(partial, rows, rows))); },
-               {"add", "partial on share", "reduce_scatter()"});
+  expect_error(
+      [&] {
+        add(make({7, 5}, 1, tokens), make({7, 5}, 2, dense(partial, rows, rows)));
+      },
+      {"add", "partial on share", "reduce_scatter()"});
 }
 
 TEST_F(ElementwiseOp, ScaleHasTheGradientsOfFiniteDifferences) {
@@ -115,9 +121,8 @@ TEST_F(ElementwiseOp, SwigluHasTheGradientsOfFiniteDifferences) {
 TEST_F(ElementwiseOp, SwigluWithARowHasTheGradientsOfFiniteDifferences) {
   const Label gathered = expert(replicated, experts, rows);
   const Label hidden = expert(columns, experts, rows);
-  expect_gradients(
-      [](const Tensors& x) { return Tensors{swiglu(x[0], x[1], x[2])}; },
-      {make({7, 11}, 1, hidden), make({7, 11}, 2, hidden), make({7}, 3, gathered)});
+  expect_gradients([](const Tensors& x) { return Tensors{swiglu(x[0], x[1], x[2])}; },
+                   {make({7, 11}, 1, hidden), make({7, 11}, 2, hidden), make({7}, 3, gathered)});
 }
 
 TEST_F(ElementwiseOp, SwigluOfColumnsOfOneMatrixHasTheGradientsOfFiniteDifferences) {
@@ -133,7 +138,8 @@ TEST_F(ElementwiseOp, SwigluOfColumnsOfOneMatrixHasTheGradientsOfFiniteDifferenc
   const Tensor ys[] = {y}, dys[] = {coefficients(y, 0)};
   tape.backward(ys, dys);
   const Tensor da = tape.gradient(a), db = tape.gradient(b);
-  auto wanted = differences(both.data<double>(), 60, [&] { return functional({swiglu(gate, up)}); });
+  auto wanted =
+      differences(both.data<double>(), 60, [&] { return functional({swiglu(gate, up)}); });
   std::vector<double> found;
   for (std::int64_t r = 0; r < 6; ++r)
     for (const Tensor& d : {da, db})
@@ -143,20 +149,31 @@ TEST_F(ElementwiseOp, SwigluOfColumnsOfOneMatrixHasTheGradientsOfFiniteDifferenc
 
 TEST_F(ElementwiseOp, SwigluOfUnlikeTensorsIsAnErrorThatNamesThem) {
   expect_error([&] { swiglu(make({7, 5}, 1), make({7, 6}, 2)); }, {"swiglu", "[7, 5]", "[7, 6]"});
-  expect_error([&] { swiglu(make({7, 5}, 1), make({7, 5}, 2, {}, DType::bf16)); },
-               {"swiglu", "bf16"});
-  expect_error([&] { swiglu(make({7, 5}, 1), make({7, 5}, 2), make({5}, 3)); },
-               {"swiglu", "row", "[5]"});
+  expect_error(
+      [&] {
+        swiglu(make({7, 5}, 1), make({7, 5}, 2, {}, DType::bf16));
+      },
+      {"swiglu", "bf16"});
+  expect_error(
+      [&] {
+        swiglu(make({7, 5}, 1), make({7, 5}, 2), make({5}, 3));
+      },
+      {"swiglu", "row", "[5]"});
   const Tensor half = make({7, 5}, 1, {}, DType::bf16);
   expect_error([&] { swiglu(half, half, make({7}, 3, {}, DType::bf16)); }, {"swiglu", "row"});
-  expect_error([&] { swiglu(make({7, 5}, 1, tokens), make({7, 5}, 2, dense(columns, rows, rows))); },
-               {"swiglu", "rows", "columns", "share"});
+  expect_error(
+      [&] {
+        swiglu(make({7, 5}, 1, tokens), make({7, 5}, 2, dense(columns, rows, rows)));
+      },
+      {"swiglu", "rows", "columns", "share"});
 }
 
 TEST_F(ElementwiseOp, DropoutHasTheGradientsOfFiniteDifferences) {
   const Tensor token = tensor_of<std::int64_t>({40, 3, 17, 8, 9}, {5}, device);
   expect_gradients(
-      [&](const Tensors& x) { return Tensors{dropout(x[0], 0.4, {3, 7, 1}, token, 11)}; },
+      [&](const Tensors& x) {
+        return Tensors{dropout(x[0], 0.4, {3, 7, 1}, token, 11)};
+      },
       {make({5, 11}, 1)});
 }
 
@@ -164,7 +181,9 @@ TEST_F(ElementwiseOp, DropoutOfAWholeTensorByCutRowNumbersHasAPartialGradient) {
   const Label on_tp = dense(replicated, rows, rows);
   const Tensor token = tensor_of<std::int64_t>({4, 3, 1}, {3}, device, dense(rows, rows, rows));
   expect_gradients(
-      [&](const Tensors& x) { return Tensors{dropout(x[0], 0.4, {3, 7, 1}, token, 11)}; },
+      [&](const Tensors& x) {
+        return Tensors{dropout(x[0], 0.4, {3, 7, 1}, token, 11)};
+      },
       {make({3, 11}, 1, on_tp)});
 }
 
@@ -172,10 +191,10 @@ TEST_F(ElementwiseOp, DropoutOfCutColumnsDrawsWhatTheWholeRowDraws) {
   const Tensor x = make({6, 12}, 1);
   const Tensor token = tensor_of<std::int64_t>({5, 4, 30, 2, 1, 0}, {6}, device);
   const Random random{8, 2, 5};
-  const Tensor whole = dropout(x, 0.3, random, token, 12);
+  const Tensor all = dropout(x, 0.3, random, token, 12);
   for (std::int64_t begin : {0, 4, 8}) {
     const Tensor part = dropout(x.columns(begin, begin + 4), 0.3, random, token, 12, begin);
-    EXPECT_EQ(part.to_vector<double>(), whole.columns(begin, begin + 4).to_vector<double>());
+    EXPECT_EQ(part.to_vector<double>(), all.columns(begin, begin + 4).to_vector<double>());
   }
 }
 
@@ -185,9 +204,9 @@ TEST_F(ElementwiseOp, DropoutOfOtherRowsInAnotherOrderDrawsByTheirNumbers) {
   const auto number = [&](std::vector<std::int64_t> t) {
     return tensor_of(t, {std::int64_t(t.size())}, device);
   };
-  const Tensor whole = dropout(x, 0.5, random, number({10, 11, 12, 13}), 9);
+  const Tensor all = dropout(x, 0.5, random, number({10, 11, 12, 13}), 9);
   const Tensor later = dropout(x.rows(2, 4), 0.5, random, number({12, 13}), 9);
-  EXPECT_EQ(later.to_vector<double>(), whole.rows(2, 4).to_vector<double>());
+  EXPECT_EQ(later.to_vector<double>(), all.rows(2, 4).to_vector<double>());
 }
 
 TEST_F(ElementwiseOp, DropoutKeepsItsShareAndTheMean) {
@@ -215,11 +234,18 @@ TEST_F(ElementwiseOp, DropoutWithWrongArgumentsIsAnErrorThatNamesThem) {
   const Tensor token = tensor_of<std::int64_t>({0, 1}, {2}, device);
   expect_error([&] { dropout(x, 1, {}, token, 3); }, {"dropout", "p is 1"});
   expect_error([&] { dropout(x, -0.5, {}, token, 3); }, {"dropout", "p is -0.5"});
-  expect_error([&] { dropout(x, 0.5, {}, ids_of({0, 1}, device), 3); }, {"dropout", "token", "i32"});
+  expect_error(
+      [&] {
+        dropout(x, 0.5, {}, ids_of({0, 1}, device), 3);
+      },
+      {"dropout", "token", "i32"});
   expect_error([&] { dropout(make({3, 3}, 1), 0.5, {}, token, 3); }, {"dropout", "[2]", "[3, 3]"});
-  expect_error([&] { dropout(make({2, 3}, 1, dense(columns, rows, rows)), 0.5, {},
-                             token.labelled(constant(tokens)), 3); },
-               {"dropout", "share"});
+  expect_error(
+      [&] {
+        dropout(make({2, 3}, 1, dense(columns, rows, rows)), 0.5, {},
+                token.labelled(constant(tokens)), 3);
+      },
+      {"dropout", "share"});
 }
 
 }  // namespace

@@ -134,16 +134,23 @@ TEST_F(LinearOp, LinearWithWrongOperandsIsAnErrorThatNamesThem) {
   Pack pack("mlp.gate", {w.get()});
   expect_error([&] { linear(make({4, 6}, 1), pack); }, {"linear", "mlp.gate", "[4, 6]", "7"});
   expect_error([&] { linear(make({7}, 1), pack); }, {"linear", "mlp.gate", "[7]"});
-  expect_error([&] { linear(make({4, 7}, 1, {}, DType::f32), pack); },
-               {"linear", "gate", "f32", "f64"});
+  expect_error(
+      [&] {
+        linear(make({4, 7}, 1, {}, DType::f32), pack);
+      },
+      {"linear", "gate", "f32", "f64"});
   Tape tape;
   const Tape::Recording on(&tape);
-  expect_error([&] { linear(make({4, 7}, 1, dense(rows, rows, rows)), pack); },
-               {"linear gate", "rows", "share", "all_gather()"});
+  expect_error(
+      [&] {
+        linear(make({4, 7}, 1, dense(rows, rows, rows)), pack);
+      },
+      {"linear gate", "rows", "share", "all_gather()"});
 }
 
 TEST_F(LinearOp, GroupedLinearWithUnevenCountsHasTheGradientsOfFiniteDifferences) {
-  const Weight gate = make_weight("gate", {4, 5, 3}, device), up = make_weight("up", {4, 2, 3}, device);
+  const Weight gate = make_weight("gate", {4, 5, 3}, device),
+               up = make_weight("up", {4, 2, 3}, device);
   Pack pack("gate_up", {gate.get(), up.get()});
   for (const std::vector<std::int64_t>& counts : std::vector<std::vector<std::int64_t>>{
            {1, 0, 6, 2}, {0, 0, 9, 0}, {3, 2, 4, 0}, {0, 9, 0, 0}})
@@ -197,15 +204,24 @@ TEST_F(LinearOp, GroupedLinearWithWrongCountsIsAnErrorThatNamesThem) {
   Pack pack("experts.up", {w.get()});
   const Tensor x = make({7, 3}, 1, expert(replicated, experts, rows));
   expect_error([&] { grouped_linear({x, {}, {4, 2}}, pack); }, {"grouped_linear", "7 rows"});
-  expect_error([&] { grouped_linear({x, {}, {4, 2, 1}}, pack); },
-               {"grouped_linear", "3 counts", "experts.up", "2 experts"});
+  expect_error(
+      [&] {
+        grouped_linear({x, {}, {4, 2, 1}}, pack);
+      },
+      {"grouped_linear", "3 counts", "experts.up", "2 experts"});
   Tape tape;
   const Tape::Recording on(&tape);
   const Tensor not_sent = make({7, 3}, 1, expert(replicated, rows, rows));
-  expect_error([&] { grouped_linear({not_sent, {}, {4, 3}}, pack); },
-               {"grouped_linear up", "rows", "experts", "ep"});
-  expect_error([&] { grouped_linear({make({7, 3}, 1), {}, {4, 3}}, pack); },
-               {"grouped_linear up", "cross()"});
+  expect_error(
+      [&] {
+        grouped_linear({not_sent, {}, {4, 3}}, pack);
+      },
+      {"grouped_linear up", "rows", "experts", "ep"});
+  expect_error(
+      [&] {
+        grouped_linear({make({7, 3}, 1), {}, {4, 3}}, pack);
+      },
+      {"grouped_linear up", "cross()"});
 }
 
 }  // namespace

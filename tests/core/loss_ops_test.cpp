@@ -30,8 +30,8 @@ struct LossOp : testing::Test {
 
 TEST_F(LossOp, LossPartsHaveTheGradientsOfFiniteDifferences) {
   const Label cut = dense(columns, rows, rows);
-  const Tensor logits = make({4, 7}, 1, cut), top = row_max(logits).labelled(constant(tokens.with(
-                                                  axes::tp, replicated)));
+  const Tensor logits = make({4, 7}, 1, cut),
+               top = row_max(logits).labelled(constant(tokens.with(axes::tp, replicated)));
   // Of the columns 14 to 20; the second target is not here.
   const Tensor target = ids_of({14, 3, 20, 17}, device).labelled(top.label());
   expect_gradients(
@@ -81,8 +81,7 @@ TEST_F(LossOp, CrossEntropyHasTheGradientsOfFiniteDifferences) {
 TEST_F(LossOp, CrossEntropyOfLogitsEqualsTheFormula) {
   const Tensor logits = make({3, 6}, 1);
   const Tensor target = ids_of({5, 1, 2}, device), valid = mask({1, 0, 1}), top = row_max(logits);
-  const Tensor loss =
-      cross_entropy(loss_parts(logits, top, target, 0, {}), top, valid, 0.5);
+  const Tensor loss = cross_entropy(loss_parts(logits, top, target, 0, {}), top, valid, 0.5);
   const auto x = logits.to_vector<double>();
   double wanted = 0;
   for (std::size_t t : {0, 2}) {
@@ -160,12 +159,14 @@ TEST_F(LossOp, SegmentSumWithWrongOperandsIsAnErrorThatNamesThem) {
   expect_error([&] { segment_sum(x, mask({1}), {}, 1, {}); }, {"segment_sum", "mask", "[1]"});
   expect_error([&] { segment_sum(x, make({5}, 1, {}, DType::f32), {}, 1, {}); },
                {"segment_sum", "f32"});
-  expect_error([&] { segment_sum(x, valid, ids_of({0, 0}, device), 1, {}); },
-               {"segment_sum", "segment", "[2]"});
-  expect_error([&] { segment_sum(x, valid, valid, 1, {}); }, {"segment_sum", "segment f64"});
   expect_error(
-      [&] { segment_sum(x.labelled(dense(columns, rows, rows)), valid, {}, 1, axes::tp); },
-      {"segment_sum", "wants rows on share", "columns"});
+      [&] {
+        segment_sum(x, valid, ids_of({0, 0}, device), 1, {});
+      },
+      {"segment_sum", "segment", "[2]"});
+  expect_error([&] { segment_sum(x, valid, valid, 1, {}); }, {"segment_sum", "segment f64"});
+  expect_error([&] { segment_sum(x.labelled(dense(columns, rows, rows)), valid, {}, 1, axes::tp); },
+               {"segment_sum", "wants rows on share", "columns"});
 }
 
 TEST_F(LossOp, DotHasTheGradientsOfFiniteDifferences) {
@@ -211,7 +212,9 @@ TEST_F(LossOp, SquareSumWithWrongOperandsIsAnErrorThatNamesThem) {
   expect_error([&] { square_sum(x, mask({1}), 1); }, {"square_sum", "[5]", "[1]"});
   expect_error([&] { square_sum(x, make({5}, 1, {}, DType::f32), 1); }, {"square_sum", "f32"});
   expect_error(
-      [&] { square_sum(x.labelled(dense(partial, rows, rows)), mask({1, 1, 1, 1, 1}), 1); },
+      [&] {
+        square_sum(x.labelled(dense(partial, rows, rows)), mask({1, 1, 1, 1, 1}), 1);
+      },
       {"square_sum", "partial on share"});
 }
 
@@ -223,8 +226,11 @@ TEST_F(LossOp, NormalisedRowsSumToOneAndRowsOfZerosStay) {
 
 TEST_F(LossOp, NormaliseRowsOfAnythingButAWholeConstantIsAnError) {
   expect_error([&] { normalise_rows(make({2, 3}, 1)); }, {"normalise_rows", "constant"});
-  expect_error([&] { normalise_rows(make({2, 3}, 1).labelled(constant(dense(partial, rows, rows)))); },
-               {"normalise_rows", "partial on share", "all_reduce()"});
+  expect_error(
+      [&] {
+        normalise_rows(make({2, 3}, 1).labelled(constant(dense(partial, rows, rows))));
+      },
+      {"normalise_rows", "partial on share", "all_reduce()"});
 }
 
 }  // namespace

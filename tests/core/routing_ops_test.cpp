@@ -100,8 +100,11 @@ TEST_F(RoutingOp, RouteWithWrongOperandsIsAnErrorThatNamesThem) {
   expect_error([&] { route(logits, 3, kind, choices()); }, {"route", "[5, 2]"});
   const Tensor wide = tensor_of<std::int64_t>({0, 1, 0, 1, 0, 1, 0, 1, 0, 1}, {5, 2}, device);
   expect_error([&] { route(logits, 2, kind, wide); }, {"route", "i64"});
-  expect_error([&] { route(make({5, 6}, 1, dense(columns, rows, rows)), 2, kind); },
-               {"route", "columns are cut on share"});
+  expect_error(
+      [&] {
+        route(make({5, 6}, 1, dense(columns, rows, rows)), 2, kind);
+      },
+      {"route", "columns are cut on share"});
 }
 
 TEST_F(RoutingOp, PlanSortsChoicesByExpertAndKeepsTheirOrder) {
@@ -155,8 +158,11 @@ TEST_F(RoutingOp, PermuteAndCombineOfOtherSizesAreErrorsThatNameThem) {
   expect_error([&] { permute(make({5, 3}, 1), make({5, 3}, 2), p); }, {"permute", "[5, 3]"});
   expect_error([&] { combine(make({5, 3}, 1), p); }, {"combine", "[5, 3]", "10 choices"});
   const Plan of_tokens = plan(choices().labelled(constant(tokens)), 5);
-  expect_error([&] { combine(make({10, 3}, 1, dense(partial, rows, rows)), of_tokens); },
-               {"combine", "partial on share", "reduce_scatter()"});
+  expect_error(
+      [&] {
+        combine(make({10, 3}, 1, dense(partial, rows, rows)), of_tokens);
+      },
+      {"combine", "partial on share", "reduce_scatter()"});
   expect_error([&] { plan(make({5, 2}, 1), 5); }, {"plan", "f64", "i32"});
 }
 

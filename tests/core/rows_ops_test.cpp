@@ -99,14 +99,23 @@ TEST_F(RowsOp, RmsNormMakesRowsOfMeanSquareOne) {
 TEST_F(RowsOp, RmsNormWithWrongOperandsIsAnErrorThatNamesThem) {
   const Weight w = make_weight("norm", {7}, device, whole);
   expect_error([&] { rms_norm(make({5, 8}, 1), *w); }, {"rms_norm", "[5, 8]", "norm", "[7]"});
-  expect_error([&] { rms_norm(make({5, 7}, 1, {}, DType::bf16), *w); },
-               {"rms_norm", "norm", "bf16", "f64"});
-  expect_error([&] { rms_norm(make({5, 7}, 1, dense(columns, rows, rows)), *w); },
-               {"rms_norm", "columns are cut on share", "all_gather()"});
+  expect_error(
+      [&] {
+        rms_norm(make({5, 7}, 1, {}, DType::bf16), *w);
+      },
+      {"rms_norm", "norm", "bf16", "f64"});
+  expect_error(
+      [&] {
+        rms_norm(make({5, 7}, 1, dense(columns, rows, rows)), *w);
+      },
+      {"rms_norm", "columns are cut on share", "all_gather()"});
   Tape tape;
   const Tape::Recording on(&tape);
-  expect_error([&] { rms_norm(make({5, 7}, 1, dense(invariant, rows, rows)), *w); },
-               {"rms_norm", "invariant on share", "replicate()"});
+  expect_error(
+      [&] {
+        rms_norm(make({5, 7}, 1, dense(invariant, rows, rows)), *w);
+      },
+      {"rms_norm", "invariant on share", "replicate()"});
   const Weight matrix = make_weight("matrix", {7, 7}, device);
   expect_error([&] { rms_norm(make({5, 7}, 1), *matrix); }, {"rms_norm", "matrix", "[7, 7]"});
 }
@@ -120,8 +129,11 @@ TEST_F(RowsOp, RopeHasTheGradientsOfFiniteDifferences) {
 
 TEST_F(RowsOp, RopeOfAWholeTensorByCutPositionsHasAPartialGradient) {
   const Tensor table = rope_table(9, 2, 100, DType::f64, device);
-  expect_gradients([&](const Tensors& x) { return Tensors{rope(x[0], ids({8, 1}, tokens), table)}; },
-                   {make({2, 4}, 1, dense(replicated, rows, rows))});
+  expect_gradients(
+      [&](const Tensors& x) {
+        return Tensors{rope(x[0], ids({8, 1}, tokens), table)};
+      },
+      {make({2, 4}, 1, dense(replicated, rows, rows))});
 }
 
 TEST_F(RowsOp, RopeTurnsPairsByTheirAngles) {
@@ -157,12 +169,21 @@ TEST_F(RowsOp, RopeWithWrongOperandsIsAnErrorThatNamesThem) {
   const Tensor x = make({2, 12}, 1);
   expect_error([&] { rope(make({2, 8}, 1), ids({0, 1}), table); }, {"rope", "[2, 8]", "[9, 6]"});
   expect_error([&] { rope(x, ids({0, 1, 2}), table); }, {"rope", "[2, 12]", "[3]"});
-  expect_error([&] { rope(x, tensor_of<std::int64_t>({0, 1}, {2}, device), table); },
-               {"rope", "position", "i64"});
-  expect_error([&] { rope(x, ids({0, 1}), rope_table(9, 6, 100, DType::f32, device)); },
-               {"rope", "table", "f32"});
-  expect_error([&] { rope(make({2, 12}, 1, dense(partial, rows, rows)), ids({0, 1}, tokens), table); },
-               {"rope", "partial on share"});
+  expect_error(
+      [&] {
+        rope(x, tensor_of<std::int64_t>({0, 1}, {2}, device), table);
+      },
+      {"rope", "position", "i64"});
+  expect_error(
+      [&] {
+        rope(x, ids({0, 1}), rope_table(9, 6, 100, DType::f32, device));
+      },
+      {"rope", "table", "f32"});
+  expect_error(
+      [&] {
+        rope(make({2, 12}, 1, dense(partial, rows, rows)), ids({0, 1}, tokens), table);
+      },
+      {"rope", "partial on share"});
   expect_error([&] { rope_table(9, 5, 100, DType::f64, device); }, {"rope", "head_dim is 5"});
 }
 
@@ -182,14 +203,10 @@ TEST_F(AttentionOp, AttentionHasTheGradientsOfFiniteDifferences) {
 TEST_F(AttentionOp, AttentionWithSharedKeysAndSeveralAreasHasTheGradientsOfFiniteDifferences) {
   using enum Area::Kind;
   // Rows 3 and 4 see two areas each, row 8 none.
-  const std::vector<Area> areas{{0, 3, 0, 4, causal},
-                                {3, 5, 0, 2, full},
-                                {3, 5, 5, 9, inverse_causal},
-                                {5, 8, 2, 10, both}};
+  const std::vector<Area> areas{
+      {0, 3, 0, 4, causal}, {3, 5, 0, 2, full}, {3, 5, 5, 9, inverse_causal}, {5, 8, 2, 10, both}};
   expect_gradients(
-      [&](const Tensors& x) {
-        return Tensors{attention(x[0], x[1], x[2], areas, grouped)};
-      },
+      [&](const Tensors& x) { return Tensors{attention(x[0], x[1], x[2], areas, grouped)}; },
       {make({9, 18}, 1), make({11, 6}, 2), make({11, 6}, 3)});
 }
 
@@ -243,15 +260,19 @@ TEST_F(AttentionOp, AttentionWithWrongOperandsIsAnErrorThatNamesThem) {
   expect_error([&] { attend(x, x, x, all, {.heads = 2, .kv_heads = 2, .head_dim = 2}); },
                {"attention", "[4, 6]", "2 and 2 heads of 2"});
   expect_error([&] { attend(x, x, make({5, 6}, 2), all, three_heads); }, {"attention", "[5, 6]"});
-  expect_error([&] { attend(x, x, make({4, 6}, 2, {}, DType::f32), all, three_heads); },
-               {"attention", "f32"});
+  expect_error(
+      [&] {
+        attend(x, x, make({4, 6}, 2, {}, DType::f32), all, three_heads);
+      },
+      {"attention", "f32"});
   expect_error([&] { attend(x, x, x, causal_areas(1, 5), three_heads); },
                {"attention", "[0, 5)", "4 and 4"});
   expect_error([&] { attend(x, x, x, {{2, 1, 0, 1}}, three_heads); }, {"attention", "[2, 1)"});
   const Tensor mine = x.labelled(tokens);
   expect_error([&] { attend(mine, mine, mine, all, three_heads); },
                {"attention", "rows", "share", "all_gather() k and v"});
-  expect_error([&] { attend(mine, x.labelled(whole), x, all, three_heads); }, {"attention", "k is"});
+  expect_error([&] { attend(mine, x.labelled(whole), x, all, three_heads); },
+               {"attention", "k is"});
 }
 
 }  // namespace

@@ -187,7 +187,6 @@ TEST(ConfigFile, WhatBelongsToNothingIsRefused) {
   const std::string want = ": not YAML: this is neither a key nor part of a value";
   EXPECT_EQ(error_of(",\n"), "run.yaml:1" + want);
   EXPECT_EQ(error_of("# first\n,# second\n" + std::string(dense)), "run.yaml:2" + want);
-  EXPECT_EQ(error_of(std::string(dense) + "]\n"), "run.yaml:19" + want);
 }
 
 TEST(ConfigFile, TwoDocumentsAreRefused) {

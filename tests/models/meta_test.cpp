@@ -1,0 +1,104 @@
+// A step without numbers has the shapes, the bytes and the traffic of one with them.
+#include <gtest/gtest.h>
+
+#include "tests/model.h"
+#include "tests/ranks.h"
+
+namespace pf {
+namespace {
+
+constexpr std::int64_t length = 7;
+
+struct Cost {
+  Memory memory;
+  std::vector<std::string> outputs;
+  std::vector<Traffic> traffic;
+};
+
+Cost cost_of(const Recipe& recipe, const Samples& samples, const Mesh& mesh) {
+  mesh.device().restart_peak();
+  SmallModel model(recipe, mesh, length);
+  model.step(samples, 0);
+  model.step(samples, 1);
+  return {mesh.device().memory(), model.outputs(), mesh.communicator().traffic()};
+}
+
+// Of rank `rank` of `ranks`, of which the others are not there.
+Cost checked_cost(const Recipe& recipe, const Samples& samples, int rank, int ranks) {
+  Device device(make_meta_backend(make_cpu_backend(1)));
+  FakeCommunicator communicator(rank, ranks);
+  std::vector<int> all(std::size_t(ranks), 0);
+  std::iota(all.begin(), all.end(), 0);
+  const Mesh mesh(communicator, device, {.dp = ranks, .edp = ranks}, all);
+  return cost_of(recipe, samples, mesh);
+}
+
+// All experts are chosen: routing is balanced on every machine.
+Recipe balanced(config::Balance::Kind kind, DType type) {
+  Recipe recipe{.model = small_moe(kind), .type = type, .micro_batch = 2, .group = 4};
+  recipe.model.mutable_moe()->set_top_k(4);
+  return recipe;
+}
+
+void expect_the_same(const Recipe& recipe, int ranks) {
+  const Samples samples = even_samples(16, length, recipe.model.vocabulary());
+  in_ranks(ranks, [&](const Mesh& mesh) {
+    const Cost real = cost_of(recipe, samples, mesh);
+    const Cost checked = checked_cost(recipe, samples, mesh.rank(), ranks);
+    EXPECT_EQ(checked.outputs, real.outputs);
+    EXPECT_GT(real.memory.peak, real.memory.live);
+    EXPECT_EQ(checked.memory.peak, real.memory.peak);
+    EXPECT_EQ(checked.memory.live, real.memory.live);
+    EXPECT_EQ(real.traffic.empty(), ranks == 1);
+    ASSERT_EQ(checked.traffic.size(), real.traffic.size());
+    for (std::size_t i = 0; i < real.traffic.size(); ++i)
+      EXPECT_EQ(checked.traffic[i], real.traffic[i])
+          << real.traffic[i].kind << ' ' << real.traffic[i].axes << ": " << checked.traffic[i].bytes
+          << " bytes in " << checked.traffic[i].calls << " calls, really " << real.traffic[i].bytes
+          << " in " << real.traffic[i].calls;
+  });
+}
+
+TEST(Meta, AStepHasTheShapesAndThePeakOfTheRealOne) {
+  for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
+    for (const auto kind : {config::Balance::none, config::Balance::micro,
+                            config::Balance::sequence, config::Balance::mixed}) {
+      SCOPED_TRACE(name(type) + (' ' + config::Balance::Kind_Name(kind)));
+      expect_the_same(balanced(kind, type), 1);
+    }
+  }
+}
+
+TEST(Meta, ARecomputedAndADeferredOneToo) {
+  Recipe recipe = balanced(config::Balance::mixed, DType::bf16);
+  recipe.recomputes = true;
+  recipe.head_chunk = 5;
+  expect_the_same(recipe, 1);
+  recipe.defers = true;
+  expect_the_same(recipe, 1);
+}
+
+TEST(Meta, OneOfFourRanksToo) {
+  for (const auto kind : {config::Balance::micro, config::Balance::global})
+    expect_the_same(balanced(kind, DType::f32), 4);
+}
+
+TEST(Meta, UnevenRoutingIsCountedAsBalanced) {
+  Recipe recipe = balanced(config::Balance::micro, DType::f64);
+  recipe.model.mutable_moe()->set_top_k(1);
+  recipe.model.mutable_moe()->set_experts(3);
+  const Samples samples = even_samples(16, length, recipe.model.vocabulary());
+  EXPECT_GT(checked_cost(recipe, samples, 0, 1).memory.peak, 0u);
+}
+
+TEST(Meta, RecomputeNeedsLessMemory) {
+  Recipe recipe = balanced(config::Balance::micro, DType::bf16);
+  recipe.model.set_layers(8);
+  const Samples samples = even_samples(16, length, recipe.model.vocabulary());
+  const std::size_t whole = checked_cost(recipe, samples, 0, 1).memory.peak;
+  recipe.recomputes = true;
+  EXPECT_LT(checked_cost(recipe, samples, 0, 1).memory.peak, whole);
+}
+
+}  // namespace
+}  // namespace pf
