@@ -42,10 +42,13 @@ void Tape::root(const Tensor& loss) {
   if (current_ == nullptr) return;
   require(loss.size() == 1, "backward: the loss is ", loss.text(), "; a scalar is wanted");
   require_root(loss.label());
+  require(current_->find(loss) >= 0 || loss.slot().index < 0 || loss.label().constant ||
+              !current_->saves_,
+          "backward: the loss belongs to another tape: ", loss.text());
   if (current_->find(loss) >= 0) current_->roots_.push_back(current_->outline(loss));
 }
 
-std::vector<Tensor> Tape::record(std::vector<Tensor> outputs, std::vector<Tensor> inputs,
+std::vector<Tensor> Tape::record(std::vector<Tensor> outputs, const std::vector<Tensor>& inputs,
                                  bool has_weights, Backward backward) {
   if (current_ == nullptr || !current_->saves_) return outputs;
   Node node;
@@ -104,6 +107,7 @@ void Tape::backward(std::span<const Tensor> ys, std::span<const Tensor> dys,
   for (; !nodes_.empty(); nodes_.pop_back()) {
     const Node& node = nodes_.back();
     std::vector<Tensor> arrived;
+    arrived.reserve(node.outputs.size());
     for (const Outline& y : node.outputs) {
       Tensor dy;
       if (y.slot >= 0) {
@@ -146,7 +150,8 @@ std::vector<Tensor> recompute(const Segment& segment, std::vector<Tensor> inputs
   }
   return Tape::record(outputs, inputs, true, [segment, inputs](std::span<const Tensor> dys) {
     Tape again;
-    std::vector<Tensor> leaves, ys, wanted;
+    std::vector<Tensor> leaves, ys;
+    leaves.reserve(inputs.size());
     for (const Tensor& x : inputs) leaves.push_back(x && !x.label().constant ? again.watch(x) : x);
     {
       const Tape::Recording on(&again);
@@ -161,6 +166,7 @@ std::vector<Tensor> recompute(const Segment& segment, std::vector<Tensor> inputs
     ys.clear();
     again.backward(marked, arrived);
     std::vector<Tensor> gradients;
+    gradients.reserve(leaves.size());
     for (const Tensor& x : leaves)
       gradients.push_back(x && !x.label().constant ? again.gradient(x) : Tensor());
     return gradients;

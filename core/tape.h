@@ -61,11 +61,11 @@ class Tape {
 
   // For ops: records outputs = op(inputs), if a tape is recording and an input or a weight wants a
   // gradient. Returns the outputs, marked. Constant outputs are left alone.
-  static std::vector<Tensor> record(std::vector<Tensor> outputs, std::vector<Tensor> inputs,
+  static std::vector<Tensor> record(std::vector<Tensor> outputs, const std::vector<Tensor>& inputs,
                                     bool has_weights, Backward backward);
   // One output; `backward` takes dy and returns one tensor or a vector of them.
   template <class Undo>
-  static Tensor record(const Tensor& output, std::vector<Tensor> inputs, bool has_weights,
+  static Tensor record(const Tensor& output, const std::vector<Tensor>& inputs, bool has_weights,
                        Undo undo);
 
   // For ops: runs `work` now, or later if this backward pass defers weight gradients.
@@ -105,15 +105,15 @@ class Tape {
 std::vector<Tensor> recompute(const Segment& segment, std::vector<Tensor> inputs);
 
 template <class Undo>
-Tensor Tape::record(const Tensor& output, std::vector<Tensor> inputs, bool has_weights, Undo undo) {
+Tensor Tape::record(const Tensor& output, const std::vector<Tensor>& inputs, bool has_weights,
+                    Undo undo) {
   Backward backward = [undo = std::move(undo)](std::span<const Tensor> dys) {
     if constexpr (std::is_same_v<std::invoke_result_t<const Undo&, const Tensor&>, Tensor>)
       return std::vector<Tensor>{undo(dys[0])};
     else
       return undo(dys[0]);
   };
-  return record(std::vector<Tensor>{output}, std::move(inputs), has_weights,
-                std::move(backward))[0];
+  return record(std::vector<Tensor>{output}, inputs, has_weights, std::move(backward))[0];
 }
 
 }  // namespace pf

@@ -245,11 +245,10 @@ void Reporter::samples(const std::vector<TextSample>& samples) {
 
 void Reporter::summary(const Summary& summary) {
   bar_step_ = 0;
-  const std::string steps = steps_in_words(summary.steps);
-  std::string text =
-      painted(summary.ended_by.empty() ? "done: " + steps
-                                       : "ended by " + summary.ended_by + " after " + steps,
-              Style::bold);
+  const std::string how = summary.ended_by.empty() ? "done: " + steps_in_words(summary.steps)
+                                                   : fmt::format("ended by {} after step {}",
+                                                                 summary.ended_by, summary.steps);
+  std::string text = painted(how, Style::bold);
   if (summary.skipped > 0) {
     text += row(
         "skipped",

@@ -49,9 +49,10 @@ Shape with_rows(Shape shape, std::int64_t rows) {
   return shape;
 }
 
-// Sends parts[i] to the i-th rank. Returns what came for this rank from each, as big as the part that
-// it keeps, which is not copied.
-std::vector<Tensor> swap_parts(const Tensor& x, const std::vector<Tensor>& parts, const Move& move) {
+// Sends parts[i] to the i-th rank. Returns what came for this rank from each, as big as the part
+// that it keeps, which is not copied.
+std::vector<Tensor> swap_parts(const Tensor& x, const std::vector<Tensor>& parts,
+                               const Move& move) {
   const auto self = std::size_t(move.self());
   const Tensor& own = parts[self];
   const auto others = std::int64_t(parts.size()) - 1;
@@ -92,21 +93,31 @@ T larger(T a, T b) {
 
 void largest(const Tensor& y, std::span<const Tensor> xs) {
   switch (y.dtype()) {
-    case DType::f64: return fold<double>(y, xs, larger<double>);
-    case DType::f32: return fold<float>(y, xs, larger<float>);
-    case DType::bf16: return fold<Bf16>(y, xs, larger<Bf16>);
-    case DType::i64: return fold<std::int64_t>(y, xs, larger<std::int64_t>);
-    case DType::i32: return fold<std::int32_t>(y, xs, larger<std::int32_t>);
-    case DType::u8: return fold<std::uint8_t>(y, xs, larger<std::uint8_t>);
+    case DType::f64:
+      return fold<double>(y, xs, larger<double>);
+    case DType::f32:
+      return fold<float>(y, xs, larger<float>);
+    case DType::bf16:
+      return fold<Bf16>(y, xs, larger<Bf16>);
+    case DType::i64:
+      return fold<std::int64_t>(y, xs, larger<std::int64_t>);
+    case DType::i32:
+      return fold<std::int32_t>(y, xs, larger<std::int32_t>);
+    case DType::u8:
+      return fold<std::uint8_t>(y, xs, larger<std::uint8_t>);
   }
 }
 
 void sum(const Tensor& y, std::span<const Tensor> xs) {
   switch (y.dtype()) {
-    case DType::i64: return fold<std::int64_t>(y, xs, std::plus<std::int64_t>());
-    case DType::i32: return fold<std::int32_t>(y, xs, std::plus<std::int32_t>());
-    case DType::u8: return fold<std::uint8_t>(y, xs, std::plus<std::uint8_t>());
-    default: return backend(y).add(y, xs);
+    case DType::i64:
+      return fold<std::int64_t>(y, xs, std::plus<std::int64_t>());
+    case DType::i32:
+      return fold<std::int32_t>(y, xs, std::plus<std::int32_t>());
+    case DType::u8:
+      return fold<std::uint8_t>(y, xs, std::plus<std::uint8_t>());
+    default:
+      return backend(y).add(y, xs);
   }
 }
 

@@ -1,4 +1,5 @@
-// How rows and sums travel within one group: the data movement of the table, without spreads or tape.
+// How rows and sums travel within one group: the data movement of the table, without spreads or
+// tape.
 #pragma once
 
 #include <cstdint>

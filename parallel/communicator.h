@@ -16,8 +16,9 @@
 
 namespace pf {
 
-// What a call says of itself. All ranks of a group must say the same kind, axes and type of their n-th
-// call in it, and the same shape unless `is_uneven`; if not, all end with an Error that names both.
+// What a call says of itself. All ranks of a group must say the same kind, axes and type of their
+// n-th call in it, and the same shape unless `is_uneven`; if not, all end with an Error that names
+// both.
 struct Call {
   const char* kind = "";
   Axes set;
@@ -36,7 +37,8 @@ using ConstBytes = std::span<const std::byte>;
 class Pending {
  public:
   virtual ~Pending() = default;
-  // Makes progress; true when done: all has come, and what was sent may be overwritten. Throws as wait().
+  // Makes progress; true when done: all has come, and what was sent may be overwritten. Throws as
+  // wait().
   virtual bool poll() = 0;
   virtual void wait() = 0;  // throws Error when another rank failed, naming the first cause
 };
@@ -60,8 +62,9 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // Among `group`: world ranks in order, this one among them. send[i] goes to group[i], receive[i] comes
-  // from group[i]; this rank's own piece is copied like the others. Sizes are known to both sides.
+  // Among `group`: world ranks in order, this one among them. send[i] goes to group[i], receive[i]
+  // comes from group[i]; this rank's own piece is copied like the others. Sizes are known to both
+  // sides.
   virtual std::unique_ptr<Pending> exchange(std::span<const int> group, const Call& call,
                                             std::vector<ConstBytes> send,
                                             std::vector<Bytes> receive) = 0;

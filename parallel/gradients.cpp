@@ -10,7 +10,7 @@
 namespace pf {
 namespace {
 
-constexpr std::size_t alignment = 64;   // bytes: kernels write gradients in place
+constexpr std::size_t alignment = 64;      // bytes: kernels write gradients in place
 constexpr std::size_t most_in_flight = 2;  // layers
 
 std::int64_t aligned(std::int64_t size, DType type) {
@@ -18,8 +18,8 @@ std::int64_t aligned(std::int64_t size, DType type) {
   return (size + step - 1) / step * step;
 }
 
-// Of the sum of squares of a reduced gradient: a rank sums the slice that it has reduced, so that on
-// the axes of the sum each holds a part, like on those that cut the parameter.
+// Of the sum of squares of a reduced gradient: a rank sums the slice that it has reduced, so that
+// on the axes of the sum each holds a part, like on those that cut the parameter.
 Label label_of_squares(const Label& parameter) {
   Label label = parameter;
   for (const Axis a : axes_of(label.view)) {
@@ -40,8 +40,11 @@ Axes invariant_axes(const Label& label) {
 
 struct Gradients::Bucket {
   Bucket(const Mesh& mesh, std::size_t squares_of_it, const Parameter& first)
-      : set(summed_over(first.label())), ranks(mesh.size(set)), self(mesh.coordinate(set)),
-        squares(squares_of_it), type(first.value().dtype()) {}
+      : set(summed_over(first.label())),
+        ranks(mesh.size(set)),
+        self(mesh.coordinate(set)),
+        squares(squares_of_it),
+        type(first.value().dtype()) {}
 
   // Once all parameters are known: each gets its place.
   void allocate(const Mesh& mesh);
@@ -77,7 +80,8 @@ Gradients::Gradients(const Mesh& mesh, std::vector<std::vector<Parameter*>> laye
   for (const std::vector<Parameter*>& parameters : layers) {
     auto& buckets = layers_.emplace_back();
     for (Parameter* p : parameters) {
-      require(bool(p->value()), "gradients: parameter ", p->name(), " has no value; initialise() it");
+      require(bool(p->value()), "gradients: parameter ", p->name(),
+              " has no value; initialise() it");
       require(p->is_trainable(), "gradients: parameter ", p->name(), " is frozen; leave it out");
       const std::size_t squares = squares_of(*p);
       auto found = std::ranges::find_if(buckets, [&](const std::unique_ptr<Bucket>& bucket) {
@@ -143,9 +147,9 @@ void Gradients::scatter(Bucket& bucket) {
     receive[std::size_t(i)] = bytes_of(bucket.received.rows(row, row + 1));
     ++row;
   }
-  bucket.pending = mesh_->communicator().exchange(
-      mesh_->group(bucket.set), bucket.call("scatter_gradients"), std::move(send),
-      std::move(receive));
+  bucket.pending =
+      mesh_->communicator().exchange(mesh_->group(bucket.set), bucket.call("scatter_gradients"),
+                                     std::move(send), std::move(receive));
 }
 
 void Gradients::reduce(Bucket& bucket) {
@@ -168,9 +172,9 @@ void Gradients::reduce(Bucket& bucket) {
   std::vector<Bytes> receive;
   for (int i = 0; i < bucket.ranks; ++i) receive.push_back(bytes_of(bucket.part(i)));
   send[std::size_t(bucket.self)] = receive[std::size_t(bucket.self)] = {};
-  bucket.pending = mesh_->communicator().exchange(
-      mesh_->group(bucket.set), bucket.call("gather_gradients"), std::move(send),
-      std::move(receive));
+  bucket.pending =
+      mesh_->communicator().exchange(mesh_->group(bucket.set), bucket.call("gather_gradients"),
+                                     std::move(send), std::move(receive));
 }
 
 void Gradients::poll() {

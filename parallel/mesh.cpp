@@ -8,7 +8,9 @@
 namespace pf {
 namespace {
 
-bool has(const Axes& set, Axis axis) { return std::ranges::find(set, axis) != set.end(); }
+bool has(const Axes& set, Axis axis) {
+  return std::ranges::find(set, axis) != set.end();
+}
 
 // The view that all axes of the set are of; pp alone is of both.
 View view_of(const Axes& set) {
@@ -32,21 +34,29 @@ std::array<int, 5> coordinates(const Layout& layout, View view, int rank) {
 
 int Layout::size(Axis axis) const {
   switch (axis) {
-    case Axis::share: return share;
-    case Axis::kv: return kv;
-    case Axis::cp: return cp;
-    case Axis::dp: return dp;
-    case Axis::etp: return etp;
-    case Axis::ep: return ep;
-    case Axis::edp: return edp;
-    case Axis::pp: return pp;
+    case Axis::share:
+      return share;
+    case Axis::kv:
+      return kv;
+    case Axis::cp:
+      return cp;
+    case Axis::dp:
+      return dp;
+    case Axis::etp:
+      return etp;
+    case Axis::ep:
+      return ep;
+    case Axis::edp:
+      return edp;
+    case Axis::pp:
+      return pp;
   }
   return 1;
 }
 
 Layout Layout::make(int ranks, int tp, int cp, int ep, int etp, int pp, int kv_heads) {
-  require(std::min({ranks, tp, cp, ep, etp, pp, kv_heads}) > 0, "layout: ", ranks, " ranks, tp ", tp,
-          ", cp ", cp, ", ep ", ep, ", etp ", etp, ", pp ", pp, ", KV heads ", kv_heads,
+  require(std::min({ranks, tp, cp, ep, etp, pp, kv_heads}) > 0, "layout: ", ranks, " ranks, tp ",
+          tp, ", cp ", cp, ", ep ", ep, ", etp ", etp, ", pp ", pp, ", KV heads ", kv_heads,
           "; all must be 1 or more");
   const std::int64_t dense = std::int64_t{tp} * cp * pp, expert = std::int64_t{etp} * ep * pp;
   require(ranks % dense == 0, "layout: tp x cp x pp = ", tp, " x ", cp, " x ", pp, " = ", dense,
@@ -63,9 +73,9 @@ Mesh::Mesh(Communicator& communicator, Device& device, const Layout& layout, std
     : communicator_(&communicator), device_(&device), layout_(layout), ranks_(std::move(ranks)) {
   require(layout_.ranks() == size(), "mesh: the layout has ", layout_.ranks(), " ranks, the list ",
           size());
-  require(layout_.etp * layout_.ep * layout_.edp * layout_.pp == size(), "mesh: etp x ep x edp x pp = ",
-          layout_.etp, " x ", layout_.ep, " x ", layout_.edp, " x ", layout_.pp, " is not ", size(),
-          " ranks");
+  require(layout_.etp * layout_.ep * layout_.edp * layout_.pp == size(),
+          "mesh: etp x ep x edp x pp = ", layout_.etp, " x ", layout_.ep, " x ", layout_.edp, " x ",
+          layout_.pp, " is not ", size(), " ranks");
   const auto self = std::ranges::find(ranks_, communicator.rank());
   require(self != ranks_.end(), "mesh: rank ", communicator.rank(), " is not in its list of ranks");
   rank_ = int(self - ranks_.begin());
@@ -74,7 +84,9 @@ Mesh::Mesh(Communicator& communicator, Device& device, const Layout& layout, std
 Mesh::Mesh(Communicator& communicator, Device& device)
     : Mesh(communicator, device, Layout{}, {communicator.rank()}) {}
 
-bool Mesh::tp_is_etp() const { return layout_.share * layout_.kv == layout_.etp; }
+bool Mesh::tp_is_etp() const {
+  return layout_.share * layout_.kv == layout_.etp;
+}
 
 int Mesh::size(const Axes& set) const {
   int product = 1;
@@ -127,8 +139,8 @@ Block Mesh::place(const std::string& name, const Shape& whole, const Label& labe
     const int last = whole.dims() - 1;
     const int dim = cut == Spread::columns ? last : cut == Spread::rows ? std::max(last - 1, 0) : 0;
     const int parts = size(set);
-    require(!is_cut[std::size_t(dim)], name, ": dim ", dim, " of ", whole, " is cut twice: ",
-            text(label));
+    require(!is_cut[std::size_t(dim)], name, ": dim ", dim, " of ", whole,
+            " is cut twice: ", text(label));
     require(whole[dim] % parts == 0, name, ": dim ", dim, " of ", whole, ", ", whole[dim],
             ", is not a multiple of ", pf::name(set), " = ", parts);
     const std::int64_t extent = whole[dim] / parts;

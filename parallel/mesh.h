@@ -11,20 +11,20 @@
 
 namespace pf {
 
-// Sizes of the axes. Dense view (share, kv, cp, dp, pp) and expert view (etp, ep, edp, pp) of the same
-// ranks, first axis fastest; pp is outermost in both, so that stages agree for every folding.
+// Sizes of the axes. Dense view (share, kv, cp, dp, pp) and expert view (etp, ep, edp, pp) of the
+// same ranks, first axis fastest; pp is outermost in both, so that stages agree for every folding.
 struct Layout {
   int share = 1, kv = 1, cp = 1, dp = 1, etp = 1, ep = 1, edp = 1, pp = 1;
 
   int size(Axis axis) const;
   int ranks() const { return share * kv * cp * dp * pp; }
-  // From the sizes users give: dp and edp follow; tp = share x kv with kv = min(tp, kv_heads). Throws
-  // Error with the rule and its numbers when they do not divide.
+  // From the sizes users give: dp and edp follow; tp = share x kv with kv = min(tp, kv_heads).
+  // Throws Error with the rule and its numbers when they do not divide.
   static Layout make(int ranks, int tp, int cp, int ep, int etp, int pp, int kv_heads);
 };
 
-// One rank's view of the mesh. Made from a list of ranks of the communicator's world, in mesh order:
-// a trainer and its rollout workers are two meshes.
+// One rank's view of the mesh. Made from a list of ranks of the communicator's world, in mesh
+// order: a trainer and its rollout workers are two meshes.
 class Mesh {
  public:
   Mesh(Communicator& communicator, Device& device, const Layout& layout, std::vector<int> ranks);
@@ -46,10 +46,12 @@ class Mesh {
   // The world ranks of this rank's group along `set`, in order of their coordinate.
   const std::vector<int>& group(const Axes& set) const;
 
-  // What this rank holds of a parameter: rows cut dim -2 (dim 0 of one dim), columns dim -1, experts
-  // dim 0. Throws Error naming `name`, the dim, the axis and the sizes when they do not divide.
+  // What this rank holds of a parameter: rows cut dim -2 (dim 0 of one dim), columns dim -1,
+  // experts dim 0. Throws Error naming `name`, the dim, the axis and the sizes when they do not
+  // divide.
   Block place(const std::string& name, const Shape& whole, const Label& label) const;
-  // The number of this rank along `set`, as a varying constant i64: the only way to ask in model code.
+  // The number of this rank along `set`, as a varying constant i64: the only way to ask in model
+  // code.
   Tensor index(const Axes& set, Spread cut) const;
 
  private:

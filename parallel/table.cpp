@@ -13,7 +13,9 @@ namespace {
 using enum Spread;
 
 // The same data with another label: nothing moves.
-Tensor relabelled(const Tensor& x, const Label& label) { return x.detached().labelled(label); }
+Tensor relabelled(const Tensor& x, const Label& label) {
+  return x.detached().labelled(label);
+}
 
 // Checks rows given for the ranks of the group, or makes equal ones of what this rank has.
 Rows checked(const char* op, const Rows& rows, const Tensor& x, const Move& move) {
@@ -118,19 +120,18 @@ Tensor take(const Tensor& x, const Mesh& mesh, const Axes& set, const Tensor& in
             text(index.label()), "; wanted ", name(cut), " on ", name(a), ": mesh.index()");
   const int dim = cut == columns ? -1 : 0;
   const int ranks = mesh.size(set);
-  require(x.shape().dims() > (cut == columns ? 1 : 0) && x.extent(dim) % ranks == 0, "take: ",
-          name(cut), " of ", x.text(), " over ", name(set), " = ", ranks);
+  require(x.shape().dims() > (cut == columns ? 1 : 0) && x.extent(dim) % ranks == 0,
+          "take: ", name(cut), " of ", x.text(), " over ", name(set), " = ", ranks);
   const std::int64_t width = x.extent(dim) / ranks, begin = mesh.coordinate(set) * width;
   const auto part = [cut, begin, width](const Tensor& whole) {
     return cut == columns ? whole.columns(begin, begin + width) : whole.rows(begin, begin + width);
   };
-  return Tape::record(
-      relabelled(part(x), label), {x}, false,
-      [part, shape = x.shape(), wanted = gradient_of(x.label())](const Tensor& dy) {
-        const Tensor dx = Tensor::zeros(shape, dy.dtype(), dy.device(), wanted);
-        backend(dx).copy(part(dx), dy);
-        return dx;
-      });
+  return Tape::record(relabelled(part(x), label), {x}, false,
+                      [part, shape = x.shape(), wanted = gradient_of(x.label())](const Tensor& dy) {
+                        const Tensor dx = Tensor::zeros(shape, dy.dtype(), dy.device(), wanted);
+                        backend(dx).copy(part(dx), dy);
+                        return dx;
+                      });
 }
 
 Tensor all_to_all(const Tensor& x, const Mesh& mesh, const Axes& set, const Exchange& counts,
@@ -141,12 +142,13 @@ Tensor all_to_all(const Tensor& x, const Mesh& mesh, const Axes& set, const Exch
   rows_to_part("all_to_all", counts.sent, x, way);
   const auto ranks = std::size_t(way.ranks());
   require(counts.sent.size() == ranks && counts.received.size() == ranks, "all_to_all: counts for ",
-          counts.sent.size(), " and ", counts.received.size(), " ranks; ", name(set), " has ", ranks);
+          counts.sent.size(), " and ", counts.received.size(), " ranks; ", name(set), " has ",
+          ranks);
   const auto self = std::size_t(way.self());
   require(counts.sent[self] == counts.received[self], "all_to_all: this rank sends itself ",
           counts.sent[self], " rows and receives ", counts.received[self]);
-  const Tensor y = ranks == 1 ? relabelled(x, way.label)
-                              : swap_rows(x, counts.sent, counts.received, way);
+  const Tensor y =
+      ranks == 1 ? relabelled(x, way.label) : swap_rows(x, counts.sent, counts.received, way);
   const Exchange back{counts.received, counts.sent};
   return Tape::record(y, {x}, false, [&mesh, set, back, from, to](const Tensor& dy) {
     return all_to_all(dy, mesh, set, back, to, from);
@@ -185,10 +187,9 @@ Tensor shift(const Tensor& x, const Mesh& mesh, const Axes& set, int by) {
 
 Tensor total(const Tensor& x) {
   require(x.size() == 1, "total: wants a scalar, found ", x.text(), "; sum it first");
-  return Tape::record(relabelled(x, total(x.label())), {x}, false,
-                      [label = gradient_of(x.label())](const Tensor& dy) {
-                        return relabelled(dy, label);
-                      });
+  return Tape::record(
+      relabelled(x, total(x.label())), {x}, false,
+      [label = gradient_of(x.label())](const Tensor& dy) { return relabelled(dy, label); });
 }
 
 Tensor once(const Tensor& x, const Mesh& mesh, const Axes& set) {

@@ -15,8 +15,9 @@
 //   all_max               a constant -> replicated                none
 //   cross                 one view -> the other                   cross back
 //
-// Each takes a set of axes as one group. On a group of size one nothing moves, but spreads are checked
-// and changed. Rows mean the first dim. Sums are made in rank order: the same bits every time.
+// Each takes a set of axes as one group. On a group of size one nothing moves, but spreads are
+// checked and changed. Rows mean the first dim. Sums are made in rank order: the same bits every
+// time.
 #pragma once
 
 #include "core/tape.h"
@@ -52,7 +53,8 @@ Tensor rows_for_columns(const Tensor& x, const Mesh& mesh, const Axes& set);
 
 // From the rank `by` places before: rows -> others, or back (others -> rows).
 Tensor shift(const Tensor& x, const Mesh& mesh, const Axes& set, int by);
-Tensor total(const Tensor& x);  // a scalar that varies on some axes: the sum over them is still to do
+Tensor total(
+    const Tensor& x);  // a scalar that varies on some axes: the sum over them is still to do
 Tensor once(const Tensor& x, const Mesh& mesh, const Axes& set);
 Tensor all_max(const Tensor& x, const Mesh& mesh, const Axes& set);
 Tensor cross(const Tensor& x, const Mesh& mesh);

@@ -35,10 +35,10 @@ struct Group {
   bool is_pair = false;
   std::vector<int> ranks;
   std::mutex mutex;
-  std::vector<std::uint64_t> calls;           // made so far, by place
-  std::uint64_t first = 0;                    // number of open.front()
-  std::deque<std::shared_ptr<Round>> open;    // calls that not all have made yet
-  std::optional<std::size_t> ended;           // place of a rank that makes no more calls
+  std::vector<std::uint64_t> calls;         // made so far, by place
+  std::uint64_t first = 0;                  // number of open.front()
+  std::deque<std::shared_ptr<Round>> open;  // calls that not all have made yet
+  std::optional<std::size_t> ended;         // place of a rank that makes no more calls
 };
 
 // What the ranks share: groups, where each rank sleeps, and the first failure.
@@ -75,7 +75,7 @@ class World {
   bool spins_;
   std::deque<Seat> seats_;
   std::atomic<int> asleep_{0};  // or ended
-  std::mutex mutex_;  // guards what follows; taken before a group's
+  std::mutex mutex_;            // guards what follows; taken before a group's
   std::map<std::pair<bool, std::vector<int>>, Group> groups_;
   std::vector<bool> ended_;
   std::atomic<bool> has_failed_{false};
@@ -125,8 +125,12 @@ class ThreadPending : public Pending {
  public:
   ThreadPending(ThreadCommunicator& communicator, Group& group, std::size_t place, const Call& call,
                 std::vector<ConstBytes> send, std::vector<Bytes> receive)
-      : communicator_(&communicator), group_(&group), place_(place), call_(call),
-        send_(std::move(send)), receive_(std::move(receive)) {}
+      : communicator_(&communicator),
+        group_(&group),
+        place_(place),
+        call_(call),
+        send_(std::move(send)),
+        receive_(std::move(receive)) {}
   ~ThreadPending() override;
 
   bool poll() override;
@@ -162,7 +166,8 @@ class ThreadPending : public Pending {
 // Spinning pays only where every rank has a processor.
 World::World(int ranks)
     : spins_(ranks <= int(std::thread::hardware_concurrency())),
-      seats_(std::size_t(ranks)), ended_(std::size_t(ranks)) {}
+      seats_(std::size_t(ranks)),
+      ended_(std::size_t(ranks)) {}
 
 Group& World::group(std::span<const int> ranks, bool is_pair) {
   const std::lock_guard lock(mutex_);
@@ -323,7 +328,8 @@ bool ThreadPending::join() {
 std::string ThreadPending::text_of_wait() const {
   std::ostringstream out;
   out << "rank " << rank() << " waits in " << text();
-  if (group_->is_pair) out << (place_ == 0 ? " to rank " : " from rank ") << group_->ranks[1 - place_];
+  if (group_->is_pair)
+    out << (place_ == 0 ? " to rank " : " from rank ") << group_->ranks[1 - place_];
   return out.str();
 }
 
@@ -378,11 +384,11 @@ ThreadCommunicator::Membership ThreadCommunicator::find(std::span<const int> ran
       {is_pair, std::vector<int>(ranks.begin(), ranks.end())}, Membership{});
   if (is_new) {
     const auto self = std::ranges::find(ranks, rank_);
-    const bool fits = self != ranks.end() && std::ranges::all_of(ranks, [&](int r) {
-                        return r >= 0 && r < size();
-                      });
+    const bool fits = self != ranks.end() &&
+                      std::ranges::all_of(ranks, [&](int r) { return r >= 0 && r < size(); });
     if (!fits) memberships_.erase(found);
-    require(fits, "rank ", rank_, " of ", size(), ": not in the group, or the group is not of the world");
+    require(fits, "rank ", rank_, " of ", size(),
+            ": not in the group, or the group is not of the world");
     found->second = {&world_->group(ranks, is_pair), std::size_t(self - ranks.begin())};
   }
   return found->second;
@@ -455,7 +461,9 @@ void ThreadCommunicator::wait(const ThreadPending& pending) {
   }
 }
 
-void ThreadCommunicator::forget(ThreadPending& pending) { std::erase(flight_, &pending); }
+void ThreadCommunicator::forget(ThreadPending& pending) {
+  std::erase(flight_, &pending);
+}
 
 // The one place where ranks start: a world of a thousand will want smaller stacks.
 void run_rank(World& world, int rank, const std::function<void(Communicator&)>& body) {

@@ -246,6 +246,7 @@ inline Outcome SmallModel::step(const Samples& samples, std::int64_t step) {
   Outcome out;
   out.norm = gradients_->finish();
   std::vector<const Statistics*> all;
+  all.reserve(statistics.size());
   for (const Statistics& s : statistics) all.push_back(&s);
   const StepStatistics sums = over_mesh(*mesh_, all, false, recipe_.type);
   out.loss = sums.loss;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
+#include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <type_traits>
 
@@ -18,13 +19,13 @@ namespace {
 // Products of which f32 copies are made at once where bf16 is widened.
 constexpr std::int64_t wide_rows = 256, wide_columns = 128;
 // Bytes of B that should stay in the second-level cache while all rows of A pass by.
-constexpr std::int64_t cached_bytes = 768 << 10;
+constexpr std::int64_t cached_bytes = std::int64_t{768} << 10;
 
-constexpr std::int64_t tile_bytes = 32 * 32 * 4;
+constexpr std::int64_t tile_bytes = std::int64_t{32} * 32 * 4;
 
 void transpose_words(void* to, std::int64_t to_pitch, const void* from, std::int64_t from_pitch) {
-  for (int i = 0; i < 16; ++i)
-    for (int j = 0; j < 16; ++j)
+  for (std::int64_t i = 0; i < 16; ++i)
+    for (std::int64_t j = 0; j < 16; ++j)
       std::memcpy(static_cast<char*>(to) + j * to_pitch + i * 4,
                   static_cast<const char*>(from) + i * from_pitch + j * 4, 4);
 }
@@ -37,21 +38,21 @@ struct alignas(64) Words {
 // words[i][j] = (from[2 i, j], from[2 i + 1, j]), zero where there is no row or no column.
 void join_pairs(Words& words, const Bf16* from, std::int64_t pitch, std::int64_t rows,
                 std::int64_t columns) {
-  const auto join = [](const Bf16* upper, const Bf16* lower, int column) {
+  const auto join = [](const Bf16* upper, const Bf16* lower, std::int64_t column) {
     return std::uint32_t(upper[column].bits) | std::uint32_t(lower[column].bits) << 16;
   };
   if (rows >= 32 && columns >= 16) {
-    for (int i = 0; i < 16; ++i)
-      for (int j = 0; j < 16; ++j)
+    for (std::int64_t i = 0; i < 16; ++i)
+      for (std::int64_t j = 0; j < 16; ++j)
         words.word[i][j] = join(from + 2 * i * pitch, from + (2 * i + 1) * pitch, j);
     return;
   }
   Bf16 padded[32][16];
-  for (int i = 0; i < 32; ++i)
-    for (int j = 0; j < 16; ++j)
+  for (std::int64_t i = 0; i < 32; ++i)
+    for (std::int64_t j = 0; j < 16; ++j)
       padded[i][j] = i < rows && j < columns ? from[i * pitch + j] : Bf16();
-  for (int i = 0; i < 16; ++i)
-    for (int j = 0; j < 16; ++j) words.word[i][j] = join(padded[2 * i], padded[2 * i + 1], j);
+  for (std::int64_t i = 0; i < 16; ++i)
+    for (std::int64_t j = 0; j < 16; ++j) words.word[i][j] = join(padded[2 * i], padded[2 * i + 1], j);
 }
 
 void copy_rows(Bf16* to, std::int64_t to_pitch, const Bf16* from, std::int64_t from_pitch,
@@ -132,8 +133,8 @@ void multiply_blocked(C* c, std::int64_t c_pitch, const Bf16* a, std::int64_t a_
 void widen_panel(float* to, const Bf16* panel, std::int64_t k) {
   for (std::int64_t row = 0; row < k; row += 2) {
     const Bf16* pairs = panel + row / 32 * 1024 + row % 32 / 2 * 32;
-    for (int half = 0; half < 2; ++half)
-      for (int j = 0; j < 16; ++j) {
+    for (std::int64_t half = 0; half < 2; ++half)
+      for (std::int64_t j = 0; j < 16; ++j) {
         to[row * wide_columns + half * 16 + j] = float(pairs[half * 512 + j * 2]);
         if (row + 1 < k)
           to[(row + 1) * wide_columns + half * 16 + j] = float(pairs[half * 512 + j * 2 + 1]);
@@ -185,6 +186,10 @@ bool is_trivial(C* c, std::int64_t c_pitch, const GemmShape& shape) {
 void gemm(double* c, std::int64_t c_pitch, const Matrix<double>& a, const Matrix<double>& b,
           const GemmShape& shape) {
   if (is_trivial(c, c_pitch, shape)) return;
+  // Debian's serial OpenBLAS shares its buffers between threads without a lock of its own: two
+  // products at once are sometimes wrong.
+  static std::mutex one_at_a_time;
+  const std::lock_guard lock(one_at_a_time);
   cblas_dgemm(CblasRowMajor, a.transposed ? CblasTrans : CblasNoTrans,
               b.transposed ? CblasTrans : CblasNoTrans, blasint(shape.m), blasint(shape.n),
               blasint(shape.k), 1, a.data, blasint(a.pitch), b.data, blasint(b.pitch),
@@ -269,7 +274,7 @@ void Bf16Gemm::transpose(Bf16* to, std::int64_t to_pitch, const Bf16* from, std:
   for (std::int64_t column = 0; column < columns; column += 16)
     for (std::int64_t row = 0; row < rows; row += 32) {
       const std::int64_t height = std::min<std::int64_t>(16, columns - column);
-      Words words;
+      Words words{};
       join_pairs(words, from + row * from_pitch + column, from_pitch, rows - row, height);
       Bf16* corner = to + column * to_pitch + row;
       if (height == 16) {

@@ -53,7 +53,7 @@ struct alignas(64) TileShapes {
 
 [[gnu::target("avx512f,avx512bw,avx512vl,avx512bf16")]] void narrow(Bf16* c, std::int64_t pitch,
                                                                     const float* from) {
-  for (int row = 0; row < 32; ++row) {
+  for (std::int64_t row = 0; row < 32; ++row) {
     const __m512 low = _mm512_load_ps(from + row * 32), high = _mm512_load_ps(from + row * 32 + 16);
     const __m512bh both = _mm512_cvtne2ps_pbh(high, low);
     _mm512_storeu_si512(c + row * pitch, reinterpret_cast<const __m512i&>(both));

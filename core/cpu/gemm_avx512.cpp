@@ -27,24 +27,24 @@ constexpr int tall = 8;
 void multiply_panel(const RowsOfPanels& rows, std::int64_t first_row, std::int64_t panel) {
   __m512 sums[tall][2];
   float* c = static_cast<float*>(rows.c) + first_row * rows.c_pitch + panel * 32;
-  for (int row = 0; row < tall; ++row)
-    for (int half = 0; half < 2; ++half)
+  for (std::int64_t row = 0; row < tall; ++row)
+    for (std::int64_t half = 0; half < 2; ++half)
       sums[row][half] =
           rows.adds ? _mm512_loadu_ps(c + row * rows.c_pitch + half * 16) : _mm512_setzero_ps();
   const Bf16* a = rows.a + first_row * rows.a_pitch;
   const Bf16* b = rows.b + panel * rows.panel;
   for (std::int64_t step = 0; step < rows.steps; ++step)
-    for (int pair = 0; pair < 16; ++pair) {
+    for (std::int64_t pair = 0; pair < 16; ++pair) {
       const __m512bh left = pairs(b + step * 1024 + pair * 32);
       const __m512bh right = pairs(b + step * 1024 + 512 + pair * 32);
 #pragma GCC unroll 8
-      for (int row = 0; row < tall; ++row) {
+      for (std::int64_t row = 0; row < tall; ++row) {
         const __m512bh x = same_pair(a + row * rows.a_pitch + step * 32 + pair * 2);
         sums[row][0] = _mm512_dpbf16_ps(sums[row][0], x, left);
         sums[row][1] = _mm512_dpbf16_ps(sums[row][1], x, right);
       }
     }
-  for (int row = 0; row < tall; ++row) {
+  for (std::int64_t row = 0; row < tall; ++row) {
     if (rows.narrows) {
       Bf16* to = static_cast<Bf16*>(rows.c) + (first_row + row) * rows.c_pitch + panel * 32;
       const __m512bh both = _mm512_cvtne2ps_pbh(sums[row][1], sums[row][0]);
@@ -61,7 +61,7 @@ template <int distance>
 [[gnu::always_inline]] inline void exchange(__m512i (&rows)[16]) {
   constexpr auto chosen = [](bool upper) {
     std::array<int, 16> from{};  // 16 and more: of the second row
-    for (int lane = 0; lane < 16; ++lane) {
+    for (std::int64_t lane = 0; lane < 16; ++lane) {
       const bool has_bit = (lane & distance) != 0;
       const int column = has_bit == upper ? lane : upper ? lane + distance : lane - distance;
       from[std::size_t(lane)] = has_bit ? column + 16 : column;
@@ -72,7 +72,7 @@ template <int distance>
   const __m512i lower = _mm512_loadu_si512(lower_lanes.data());
   const __m512i upper = _mm512_loadu_si512(upper_lanes.data());
 #pragma GCC unroll 16
-  for (int row = 0; row < 16; ++row) {
+  for (std::int64_t row = 0; row < 16; ++row) {
     if ((row & distance) != 0) continue;
     const __m512i a = rows[row], b = rows[row + distance];
     rows[row] = _mm512_permutex2var_epi32(a, lower, b);
@@ -91,7 +91,7 @@ bool has_avx512_bf16() {
 
 void multiply_avx512(const RowsOfPanels& rows) {
   for (std::int64_t panel = 0; panel < rows.panels; ++panel)
-    for (int row = 0; row < 32; row += tall) multiply_panel(rows, row, panel);
+    for (std::int64_t row = 0; row < 32; row += tall) multiply_panel(rows, row, panel);
 }
 
 void transpose_words_avx512(void* to, std::int64_t to_pitch, const void* from,
@@ -100,14 +100,14 @@ void transpose_words_avx512(void* to, std::int64_t to_pitch, const void* from,
   // number and bit d of the column's have changed places.
   __m512i rows[16];
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i)
+  for (std::int64_t i = 0; i < 16; ++i)
     rows[i] = _mm512_loadu_si512(static_cast<const char*>(from) + i * from_pitch);
   exchange<1>(rows);
   exchange<2>(rows);
   exchange<4>(rows);
   exchange<8>(rows);
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) _mm512_storeu_si512(static_cast<char*>(to) + i * to_pitch, rows[i]);
+  for (std::int64_t i = 0; i < 16; ++i) _mm512_storeu_si512(static_cast<char*>(to) + i * to_pitch, rows[i]);
 }
 
 }  // namespace pf

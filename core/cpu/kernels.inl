@@ -13,28 +13,28 @@ namespace {
 template <class A>
 void adamw(const AdamWTensor& tensor, const AdamWStep& step, Bf16* copied, std::int64_t begin,
            std::int64_t end) {
-  const auto& [value, first, second, gradient] = tensor;
   const A beta1 = A(step.beta1), rest1 = A(1 - step.beta1);
   const A beta2 = A(step.beta2), rest2 = A(1 - step.beta2);
   const A rate = A(step.lr / step.correction1), keep = A(1 - step.lr * step.decay);
   const A root_scale = A(1 / std::sqrt(step.correction2)), eps = A(step.eps);
   const A gradient_scale = A(step.gradient_scale);
-  Runs runs(value, first, second, gradient);
+  const Runs runs(tensor.value, tensor.first, tensor.second, tensor.gradient);
   runs(begin, end, [&](std::int64_t row, std::int64_t column, std::int64_t count) {
-    A *w = at<A>(value, row, column), *m = at<A>(first, row, column);
-    A* v = at<A>(second, row, column);
-    const A* g = at<A>(gradient, row, column);
-    sweep<A>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      const Vector<A> grad = load<A>(g + c, n) * gradient_scale;
-      const Vector<A> mean = load<A>(m + c, n) * beta1 + grad * rest1;
-      const Vector<A> square = load<A>(v + c, n) * beta2 + grad * grad * rest2;
-      const Vector<A> change = mean * rate / (square_root(square) * root_scale + eps);
-      const Vector<A> next = load<A>(w + c, n) * keep - change;
-      store<A>(m + c, mean, n);
-      store<A>(v + c, square, n);
-      store<A>(w + c, next, n);
-      if (copied != nullptr) store<A>(copied + c, next, n);
-    });
+    A* w = at<A>(tensor.value, row, column);
+    A *m = at<A>(tensor.first, row, column), *v = at<A>(tensor.second, row, column);
+    const A* g = at<A>(tensor.gradient, row, column);
+    sweep<A>(
+        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          const Vector<A> grad = load<A>(g + c, n) * gradient_scale;
+          const Vector<A> mean = load<A>(m + c, n) * beta1 + grad * rest1;
+          const Vector<A> square = load<A>(v + c, n) * beta2 + grad * grad * rest2;
+          const Vector<A> change = mean * rate / (square_root(square) * root_scale + eps);
+          const Vector<A> next = load<A>(w + c, n) * keep - change;
+          store<A>(m + c, mean, n);
+          store<A>(v + c, square, n);
+          store<A>(w + c, next, n);
+          if (copied != nullptr) store<A>(copied + c, next, n);
+        });
     if (copied != nullptr) copied += count;
   });
 }

@@ -10,18 +10,21 @@ void add_block(Sum<T>* into, std::span<const Tensor> xs, std::int64_t row, std::
   using A = Sum<T>;
   const T* a = at<T>(xs[0], row, column);
   if (xs.size() == 1)
-    return sweep<A>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store<A>(into + c, load<A>(a + c, n), n);
-    });
+    return sweep<A>(
+        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<A>(into + c, load<A>(a + c, n), n);
+        });
   const T* b = at<T>(xs[1], row, column);
-  sweep<A>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-    store<A>(into + c, load<A>(a + c, n) + load<A>(b + c, n), n);
-  });
+  sweep<A>(
+      0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+        store<A>(into + c, load<A>(a + c, n) + load<A>(b + c, n), n);
+      });
   for (const Tensor& x : xs.subspan(2)) {
     const T* from = at<T>(x, row, column);
-    sweep<A>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store<A>(into + c, load<A>(into + c, n) + load<A>(from + c, n), n);
-    });
+    sweep<A>(
+        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<A>(into + c, load<A>(into + c, n) + load<A>(from + c, n), n);
+        });
   }
 }
 
@@ -45,9 +48,10 @@ template <class T>
 void add(const Tensor& y, std::span<const Tensor> xs, std::int64_t begin, std::int64_t end) {
   using A = Sum<T>;
   each_sum<T>(y, xs, begin, end, [](T* to, const A* sums, std::int64_t count) {
-    sweep<A>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store<A>(to + c, load<A>(sums + c, n), n);
-    });
+    sweep<A>(
+        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<A>(to + c, load<A>(sums + c, n), n);
+        });
   });
 }
 
@@ -56,13 +60,15 @@ double reduce(const Tensor& y, std::span<const Tensor> xs, std::int64_t begin, s
   using A = Sum<T>;
   Vector<double> squares{};
   each_sum<T>(y, xs, begin, end, [&](T* to, const A* sums, std::int64_t count) {
-    sweep<A>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store<A>(to + c, load<A>(sums + c, n), n);
-    });
-    sweep<double>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      const Vector<double> value = load<double>(to + c, n);
-      squares += value * value;
-    });
+    sweep<A>(
+        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<A>(to + c, load<A>(sums + c, n), n);
+        });
+    sweep<double>(
+        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          const Vector<double> value = load<double>(to + c, n);
+          squares += value * value;
+        });
   });
   return sum(squares);
 }
@@ -73,18 +79,22 @@ void cast(const Tensor& y, const Tensor& x, std::int64_t begin, std::int64_t end
   Runs(y, x)(begin, end, [&](std::int64_t row, std::int64_t column, std::int64_t count) {
     To* to = at<To>(y, row, column);
     const From* from = at<From>(x, row, column);
-    sweep<A>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store<A>(to + c, load<A>(from + c, n), n);
-    });
+    sweep<A>(
+        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<A>(to + c, load<A>(from + c, n), n);
+        });
   });
 }
 
 template <class T>
 void copy(const Tensor& y, const Tensor& x, std::int64_t begin, std::int64_t end) {
   switch (x.dtype()) {
-    case DType::f64: return cast<T, double>(y, x, begin, end);
-    case DType::f32: return cast<T, float>(y, x, begin, end);
-    default: return cast<T, Bf16>(y, x, begin, end);
+    case DType::f64:
+      return cast<T, double>(y, x, begin, end);
+    case DType::f32:
+      return cast<T, float>(y, x, begin, end);
+    default:
+      return cast<T, Bf16>(y, x, begin, end);
   }
 }
 
@@ -94,9 +104,10 @@ void scale(const Tensor& y, const Tensor& x, double factor, std::int64_t begin, 
   Runs(y, x)(begin, end, [&](std::int64_t row, std::int64_t column, std::int64_t count) {
     T* to = at<T>(y, row, column);
     const T* from = at<T>(x, row, column);
-    sweep<A>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store<A>(to + c, load<A>(from + c, n) * A(factor), n);
-    });
+    sweep<A>(
+        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<A>(to + c, load<A>(from + c, n) * A(factor), n);
+        });
   });
 }
 
@@ -106,9 +117,10 @@ double dot(const Tensor& a, const Tensor& b, std::int64_t begin, std::int64_t en
   Runs(a, b)(begin, end, [&](std::int64_t row, std::int64_t column, std::int64_t count) {
     const T* left = at<T>(a, row, column);
     const T* right = at<T>(b, row, column);
-    sweep<double>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      total += load<double>(left + c, n) * load<double>(right + c, n);
-    });
+    sweep<double>(
+        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          total += load<double>(left + c, n) * load<double>(right + c, n);
+        });
   });
   return sum(total);
 }
@@ -125,10 +137,11 @@ void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, const Tensor&
     T* to = ys[r];
     const T *g = gates[r], *u = ups[r];
     const A weight = weights ? *weights[r] : A(1);
-    sweep<A>(0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      const Vector<A> x = load<A>(g + c, n);
-      store<A>(to + c, x / (A(1) + exponential(-x)) * load<A>(u + c, n) * weight, n);
-    });
+    sweep<A>(
+        0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          const Vector<A> x = load<A>(g + c, n);
+          store<A>(to + c, x / (A(1) + exponential(-x)) * load<A>(u + c, n) * weight, n);
+        });
   }
 }
 
@@ -145,14 +158,15 @@ void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow,
     const T *d = dys[r], *g = gates[r], *u = ups[r];
     const A weight = weights ? *weights[r] : A(1);
     Vector<A> total{};
-    sweep<A>(0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      const Vector<A> x = load<A>(g + c, n), v = load<A>(u + c, n), grad = load<A>(d + c, n);
-      const Vector<A> s = A(1) / (A(1) + exponential(-x));
-      const Vector<A> silu = x * s;
-      total += grad * silu * v;
-      store<A>(dg + c, grad * weight * v * (s + silu * (A(1) - s)), n);
-      store<A>(du + c, grad * weight * silu, n);
-    });
+    sweep<A>(
+        0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          const Vector<A> x = load<A>(g + c, n), v = load<A>(u + c, n), grad = load<A>(d + c, n);
+          const Vector<A> s = A(1) / (A(1) + exponential(-x));
+          const Vector<A> silu = x * s;
+          total += grad * silu * v;
+          store<A>(dg + c, grad * weight * v * (s + silu * (A(1) - s)), n);
+          store<A>(du + c, grad * weight * silu, n);
+        });
     if (drows) *drows[r] = sum(total);
   }
 }

@@ -9,11 +9,11 @@ void row_max(const Tensor& top, const Tensor& logits, std::int64_t begin, std::i
   for (std::int64_t r = begin; r < end; ++r) {
     const T* from = xs[r];
     Vector<A> best = all(lowest);
-    sweep<A>(0, logits.columns(),
-             [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-               const Vector<A> value = before<A>(n, load<A>(from + c, n), lowest);
-               best = value > best ? value : best;
-             });
+    sweep<A>(
+        0, logits.columns(), [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          const Vector<A> value = before<A>(n, load<A>(from + c, n), lowest);
+          best = value > best ? value : best;
+        });
     *tops[r] = largest(best);
   }
 }
@@ -31,9 +31,10 @@ void loss_parts(const Tensor& exp_sum, const Tensor& picked, const Tensor& logit
     const T* from = xs[r];
     const A shift = *tops[r];
     Vector<A> total{};
-    sweep<A>(0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      total += before<A>(n, exponential(load<A>(from + c, n) - shift), A(0));
-    });
+    sweep<A>(
+        0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          total += before<A>(n, exponential(load<A>(from + c, n) - shift), A(0));
+        });
     *sums[r] = sum(total);
     const std::int64_t column = *targets[r] - first;
     *picks[r] = column >= 0 && column < columns ? A(from[column]) : A(0);
@@ -57,9 +58,10 @@ void loss_parts_backward(const Tensor& dlogits, const Tensor& dexp_sum, const Te
     const bool is_here = column >= 0 && column < columns;
     const A at_target =
         is_here ? factor * exponential(all(A(from[column]) - shift))[0] + *dpicks[r] : A(0);
-    sweep<A>(0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store<A>(to + c, exponential(load<A>(from + c, n) - shift) * factor, n);
-    });
+    sweep<A>(
+        0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<A>(to + c, exponential(load<A>(from + c, n) - shift) * factor, n);
+        });
     if (is_here) to[column] = T(at_target);
   }
 }
@@ -72,8 +74,8 @@ double cross_entropy(const Tensor& exp_sum, const Tensor& picked, const Tensor& 
   double total = 0;
   for (std::int64_t r = begin; r < end; ++r)
     if (*masks[r] != A(0))
-      total += double(*masks[r]) *
-               (std::log(double(*sums[r])) + double(*tops[r]) - double(*picks[r]));
+      total +=
+          double(*masks[r]) * (std::log(double(*sums[r])) + double(*tops[r]) - double(*picks[r]));
   return total;
 }
 
@@ -99,10 +101,11 @@ double square_sum(const Tensor& x, const Tensor& mask, std::int64_t begin, std::
   for (std::int64_t r = begin; r < end; ++r) {
     const T* from = xs[r];
     Vector<double> squares{};
-    sweep<double>(0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      const Vector<double> value = load<double>(from + c, n);
-      squares += value * value;
-    });
+    sweep<double>(
+        0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          const Vector<double> value = load<double>(from + c, n);
+          squares += value * value;
+        });
     total += double(*masks[r]) * sum(squares);
   }
   return total;
@@ -119,8 +122,9 @@ void square_sum_backward(const Tensor& dx, double factor, const Tensor& x, const
     T* to = dxs[r];
     const T* from = xs[r];
     const A weight = A(2 * factor * double(*masks[r]));
-    sweep<A>(0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store<A>(to + c, load<A>(from + c, n) * weight, n);
-    });
+    sweep<A>(
+        0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<A>(to + c, load<A>(from + c, n) * weight, n);
+        });
   }
 }

@@ -82,11 +82,12 @@ void dropout(const Tensor& y, const Tensor& x, double p, const Random& random, c
     T* to = ys[r];
     const T* from = xs[r];
     const auto first = std::uint64_t(*tokens[r] * width + first_column);
-    sweep<double>(0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      const Vector<double> value = load<double>(from + c, n) * factor;
-      const Vector<double> draw = uniforms(random, first + std::uint64_t(c));
-      store<double>(to + c, draw < p ? Vector<double>{} : value, n);
-    });
+    sweep<double>(
+        0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          const Vector<double> value = load<double>(from + c, n) * factor;
+          const Vector<double> draw = uniforms(random, first + std::uint64_t(c));
+          store<double>(to + c, draw < p ? Vector<double>{} : value, n);
+        });
   }
 }
 
@@ -107,9 +108,10 @@ void normal(const Tensor& y, const Random& random, double std, const Shape& whol
     }
     T* to = at<T>(y, row, column);
     const auto next = std::uint64_t(index + column);
-    sweep<double>(0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store<double>(to + c, normals(random, next + std::uint64_t(c)) * std, n);
-    });
+    sweep<double>(
+        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<double>(to + c, normals(random, next + std::uint64_t(c)) * std, n);
+        });
     begin += count;
   }
 }

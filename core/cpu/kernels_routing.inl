@@ -27,9 +27,10 @@ void choose(std::int32_t* chosen, std::int64_t k, const A* logits, std::int64_t 
             Bits<A>* keys) {
   using Key = Bits<A>;
   constexpr Key none = std::numeric_limits<Key>::min();
-  sweep<A>(0, experts, [&](std::int64_t e, std::int64_t n) __attribute__((always_inline)) {
-    store<Key>(keys + e, before<Key>(n, order_of<A>(load<A>(logits + e, n)), none), lanes<Key>);
-  });
+  sweep<A>(
+      0, experts, [&](std::int64_t e, std::int64_t n) __attribute__((always_inline)) {
+        store<Key>(keys + e, before<Key>(n, order_of<A>(load<A>(logits + e, n)), none), lanes<Key>);
+      });
   Key low = none + 1, high = std::numeric_limits<Key>::max();
   while (low < high) {
     const Key middle = std::midpoint(high, low);
@@ -52,20 +53,23 @@ template <class A>
 A softmax(A* y, const A* x, std::int64_t size) {
   constexpr A lowest = -std::numeric_limits<A>::infinity();
   Vector<A> tops = all(lowest), total{};
-  sweep<A>(0, size, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-    const Vector<A> value = before<A>(n, load<A>(x + c, n), lowest);
-    tops = value > tops ? value : tops;
-  });
+  sweep<A>(
+      0, size, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+        const Vector<A> value = before<A>(n, load<A>(x + c, n), lowest);
+        tops = value > tops ? value : tops;
+      });
   const A top = largest(tops);
-  sweep<A>(0, size, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-    const Vector<A> value = exponential(load<A>(x + c, n) - top);
-    total += before<A>(n, value, A(0));
-    store<A>(y + c, value, n);
-  });
+  sweep<A>(
+      0, size, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+        const Vector<A> value = exponential(load<A>(x + c, n) - top);
+        total += before<A>(n, value, A(0));
+        store<A>(y + c, value, n);
+      });
   const A all_of_it = sum(total);
-  sweep<A>(0, size, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-    store<A>(y + c, load<A>(y + c, n) / all_of_it, n);
-  });
+  sweep<A>(
+      0, size, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+        store<A>(y + c, load<A>(y + c, n) / all_of_it, n);
+      });
   return top + std::log(all_of_it);
 }
 
@@ -103,19 +107,21 @@ void route_backward(const Tensor& dlogits, const Tensor& dscores, const Tensor& 
     // Through the softmax over all experts.
     Vector<A> products{};
     if (ds)
-      sweep<A>(0, experts, [&](std::int64_t e, std::int64_t n) __attribute__((always_inline)) {
-        products += load<A>(s + e, n) * load<A>(ds[r] + e, n);
-      });
+      sweep<A>(
+          0, experts, [&](std::int64_t e, std::int64_t n) __attribute__((always_inline)) {
+            products += load<A>(s + e, n) * load<A>(ds[r] + e, n);
+          });
     A mean = sum(products), chosen_mean = 0;
     for (std::int64_t j = 0; dw && j < k; ++j) {
       mean += kind == RouterKind::softmax_top_k ? s[choice[j]] * dw[r][j] : A(0);
       chosen_mean += w[r][j] * dw[r][j];
     }
     const A shift = (dl ? *dl[r] : A(0)) - mean;
-    sweep<A>(0, experts, [&](std::int64_t e, std::int64_t n) __attribute__((always_inline)) {
-      const Vector<A> grad = ds ? load<A>(ds[r] + e, n) : Vector<A>{};
-      store<A>(d + e, load<A>(s + e, n) * (grad + shift), n);
-    });
+    sweep<A>(
+        0, experts, [&](std::int64_t e, std::int64_t n) __attribute__((always_inline)) {
+          const Vector<A> grad = ds ? load<A>(ds[r] + e, n) : Vector<A>{};
+          store<A>(d + e, load<A>(s + e, n) * (grad + shift), n);
+        });
     for (std::int64_t j = 0; dw && j < k; ++j)
       d[choice[j]] += kind == RouterKind::softmax_top_k ? s[choice[j]] * dw[r][j]
                                                         : w[r][j] * (dw[r][j] - chosen_mean);
@@ -130,16 +136,18 @@ void segment_sum(const Tensor& y, const Tensor& x, const Tensor& mask, const Ten
   const RowsOf<T> xs(x);
   const RowsOf<std::int32_t> segments(segment);
   for (std::int64_t s = 0; s < y.rows(); ++s)
-    sweep<A>(begin, end, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store<A>(ys[s] + c, Vector<A>{}, n);
-    });
+    sweep<A>(
+        begin, end, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<A>(ys[s] + c, Vector<A>{}, n);
+        });
   for (std::int64_t r = 0; r < x.rows(); ++r) {
     A* to = ys[segments ? *segments[r] : 0];
     const T* from = xs[r];
     const A weight = *masks[r];
-    sweep<A>(begin, end, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store<A>(to + c, load<A>(to + c, n) + load<A>(from + c, n) * weight, n);
-    });
+    sweep<A>(
+        begin, end, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<A>(to + c, load<A>(to + c, n) + load<A>(from + c, n) * weight, n);
+        });
   }
 }
 
@@ -154,9 +162,10 @@ void segment_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& mask
     T* to = dxs[r];
     const A* from = dys[segments ? *segments[r] : 0];
     const A weight = *masks[r];
-    sweep<A>(0, dx.columns(), [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store<A>(to + c, load<A>(from + c, n) * weight, n);
-    });
+    sweep<A>(
+        0, dx.columns(), [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<A>(to + c, load<A>(from + c, n) * weight, n);
+        });
   }
 }
 
@@ -168,12 +177,14 @@ void normalise_rows(const Tensor& y, const Tensor& x, std::int64_t begin, std::i
     T* to = ys[r];
     const T* from = xs[r];
     Vector<A> total{};
-    sweep<A>(0, x.columns(), [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      total += load<A>(from + c, n);
-    });
+    sweep<A>(
+        0, x.columns(), [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          total += load<A>(from + c, n);
+        });
     const A divisor = sum(total) == A(0) ? A(1) : sum(total);
-    sweep<A>(0, x.columns(), [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store<A>(to + c, load<A>(from + c, n) / divisor, n);
-    });
+    sweep<A>(
+        0, x.columns(), [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<A>(to + c, load<A>(from + c, n) / divisor, n);
+        });
   }
 }

@@ -16,9 +16,10 @@ void embedding(const Tensor& y, const Tensor& ids, const Tensor& w, std::int64_t
     }
     T* to = ys[r];
     const A* from = ws[id];
-    sweep<A>(0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store<A>(to + c, load<A>(from + c, n), n);
-    });
+    sweep<A>(
+        0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<A>(to + c, load<A>(from + c, n), n);
+        });
   }
 }
 
@@ -35,9 +36,10 @@ void embedding_backward(const Tensor& dw, const Tensor& ids, const Tensor& dy, s
     if (id < 0 || id >= here) continue;
     A* to = dws[id];
     const T* from = dys[r];
-    sweep<A>(begin, end, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      store<A>(to + c, load<A>(to + c, n) + load<A>(from + c, n), n);
-    });
+    sweep<A>(
+        begin, end, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<A>(to + c, load<A>(to + c, n) + load<A>(from + c, n), n);
+        });
   }
 }
 
@@ -54,23 +56,24 @@ void rms_norm(const Tensor& y, const Tensor& scale, const Tensor& x, const Tenso
       T* to = ys[r] + g * columns;
       const T* from = xs[r] + g * columns;
       Vector<A> squares{};
-      sweep<A>(0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-        const Vector<A> value = load<A>(from + c, n);
-        squares += value * value;
-      });
+      sweep<A>(
+          0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+            const Vector<A> value = load<A>(from + c, n);
+            squares += value * value;
+          });
       const A factor = A(1) / std::sqrt(sum(squares) / A(columns) + A(eps));
       scales[r][g] = factor;
-      sweep<A>(0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-        store<A>(to + c, load<A>(from + c, n) * factor * load<A>(weight + c, n), n);
-      });
+      sweep<A>(
+          0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+            store<A>(to + c, load<A>(from + c, n) * factor * load<A>(weight + c, n), n);
+          });
     }
 }
 
 // With u = dy w and h = x scale: dx = scale (u - h mean(u h)), dw = sum of dy h.
 template <class T>
 void rms_norm_backward(const Tensor& dx, void* sums, const Tensor& dy, const Tensor& x,
-                       const Tensor& scale, const Tensor& w, std::int64_t begin,
-                       std::int64_t end) {
+                       const Tensor& scale, const Tensor& w, std::int64_t begin, std::int64_t end) {
   using A = Sum<T>;
   const RowsOf<T> dxs(dx), dys(dy), xs(x);
   const RowsOf<A> scales(scale);
@@ -83,15 +86,17 @@ void rms_norm_backward(const Tensor& dx, void* sums, const Tensor& dy, const Ten
       const T *d = dys[r] + g * columns, *from = xs[r] + g * columns;
       const A factor = scales[r][g];
       Vector<A> total{};
-      sweep<A>(0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-        total += load<A>(d + c, n) * load<A>(weight + c, n) * load<A>(from + c, n);
-      });
+      sweep<A>(
+          0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+            total += load<A>(d + c, n) * load<A>(weight + c, n) * load<A>(from + c, n);
+          });
       const A mean = sum(total) * factor * factor / A(columns);
-      sweep<A>(0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-        const Vector<A> grad = load<A>(d + c, n), value = load<A>(from + c, n);
-        if (dw != nullptr) store<A>(dw + c, load<A>(dw + c, n) + grad * value * factor, n);
-        store<A>(to + c, factor * (grad * load<A>(weight + c, n) - value * mean), n);
-      });
+      sweep<A>(
+          0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+            const Vector<A> grad = load<A>(d + c, n), value = load<A>(from + c, n);
+            if (dw != nullptr) store<A>(dw + c, load<A>(dw + c, n) + grad * value * factor, n);
+            store<A>(to + c, factor * (grad * load<A>(weight + c, n) - value * mean), n);
+          });
     }
 }
 
@@ -100,11 +105,12 @@ void add_sums(const GradientTarget& y, const void* sums, std::int64_t count, std
               std::int64_t begin, std::int64_t end) {
   A* to = y.tensor.data<A>();
   const A* from = static_cast<const A*>(sums);
-  sweep<A>(begin, end, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-    Vector<A> total = y.adds ? load<A>(to + c, n) : Vector<A>{};
-    for (std::int64_t i = 0; i < count; ++i) total += load<A>(from + i * stride + c, n);
-    store<A>(to + c, total, n);
-  });
+  sweep<A>(
+      begin, end, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+        Vector<A> total = y.adds ? load<A>(to + c, n) : Vector<A>{};
+        for (std::int64_t i = 0; i < count; ++i) total += load<A>(from + i * stride + c, n);
+        store<A>(to + c, total, n);
+      });
 }
 
 template <class T>
@@ -121,12 +127,13 @@ void rope(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor
     for (std::int64_t head = 0; head < columns; head += head_dim) {
       T* to = ys[r] + head;
       const T* from = xs[r] + head;
-      sweep<A>(0, half, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-        const Vector<A> a = load<A>(from + c, n), b = load<A>(from + half + c, n);
-        const Vector<A> co = load<A>(cosine + c, n), si = load<A>(sine + c, n) * sign;
-        store<A>(to + c, a * co - b * si, n);
-        store<A>(to + half + c, b * co + a * si, n);
-      });
+      sweep<A>(
+          0, half, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+            const Vector<A> a = load<A>(from + c, n), b = load<A>(from + half + c, n);
+            const Vector<A> co = load<A>(cosine + c, n), si = load<A>(sine + c, n) * sign;
+            store<A>(to + c, a * co - b * si, n);
+            store<A>(to + half + c, b * co + a * si, n);
+          });
     }
   }
 }
@@ -141,10 +148,11 @@ void sum_rows(const Tensor& y, const Tensor& x, const Tensor& place, std::int64_
   for (std::int64_t t = begin; t < end; ++t) {
     T* to = ys[t];
     const std::int32_t* from = places[t * per];
-    sweep<A>(0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-      Vector<A> total{};
-      for (std::int64_t j = 0; j < per; ++j) total += load<A>(xs[from[j]] + c, n);
-      store<A>(to + c, total, n);
-    });
+    sweep<A>(
+        0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          Vector<A> total{};
+          for (std::int64_t j = 0; j < per; ++j) total += load<A>(xs[from[j]] + c, n);
+          store<A>(to + c, total, n);
+        });
   }
 }

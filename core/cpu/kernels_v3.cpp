@@ -21,7 +21,7 @@
 #include "core/tensor.h"
 
 #pragma GCC push_options
-#pragma GCC target("avx2,fma,bmi2,f16c")
+#pragma GCC target("avx2,fma,bmi2")
 
 namespace pf::v3 {
 namespace {

@@ -1,8 +1,8 @@
 // Vectors as wide as the registers of one instruction set.
 //
-// Included inside a namespace and a target pragma (see kernels_v4.cpp), where vector_bytes is defined
-// and square_root() and widened() are made of intrinsics. No loop here depends on the compiler's
-// vectoriser.
+// Included inside a namespace and a target pragma (see kernels_v4.cpp), where vector_bytes is
+// defined and square_root() and widened() are made of intrinsics. No loop here depends on the
+// compiler's vectoriser.
 
 template <class E, int n>
 struct LanesOf {
@@ -63,9 +63,10 @@ template <class A, class T>
     write(values);
   } else if constexpr (std::is_same_v<T, Bf16>) {
     using Words = Lanes<std::uint32_t, lanes<A>>;
-    const auto words = (Words)__builtin_convertvector(values, Lanes<float, lanes<A>>);
+    const auto singles = __builtin_convertvector(values, Lanes<float, lanes<A>>);
+    const auto words = (Words)singles;
     const Words rounded = (words + 0x7fff + (words >> 16 & 1)) >> 16;
-    const auto is_nan = (words & 0x7fffffffu) > 0x7f800000u;
+    const auto is_nan = singles != singles;
     const Words upper = is_nan ? words >> 16 | 0x40u : rounded;
     write(__builtin_convertvector(upper, Lanes<std::uint16_t, lanes<A>>));
   } else {
@@ -73,8 +74,8 @@ template <class A, class T>
   }
 }
 
-// f(at, n) for each run of n <= lanes<A> numbers in [begin, end). f is inlined twice, so that n is a
-// constant in the main loop.
+// f(at, n) for each run of n <= lanes<A> numbers in [begin, end). f is inlined twice, so that n is
+// a constant in the main loop.
 template <class A, class F>
 [[gnu::always_inline]] inline void sweep(std::int64_t begin, std::int64_t end, F f) {
   std::int64_t at = begin;

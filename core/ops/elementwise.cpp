@@ -15,9 +15,11 @@ Tensor sum_of(std::span<const Tensor> xs, const Label& label) {
   const Tensor y = Tensor::empty(xs[0].shape(), xs[0].dtype(), xs[0].device(), label);
   backend(y).add(y, xs);
   std::vector<Label> labels;
+  labels.reserve(xs.size());
   for (const Tensor& x : xs) labels.push_back(gradient_of(x.label()));
   return Tape::record(y, {xs.begin(), xs.end()}, false, [labels](const Tensor& dy) {
     std::vector<Tensor> dxs;
+    dxs.reserve(labels.size());
     for (const Label& of_x : labels) dxs.push_back(dy.labelled(of_x));
     return dxs;
   });
@@ -39,7 +41,7 @@ Tensor scale(const Tensor& x, double factor) {
   const Tensor y = Tensor::like(x);
   backend(x).scale(y, x, factor);
   return Tape::record(y, {x}, false, [factor](const Tensor& dy) {
-    const Tensor dx = Tensor::like(dy);
+    Tensor dx = Tensor::like(dy);
     backend(dy).scale(dx, dy, factor);
     return dx;
   });
@@ -51,7 +53,7 @@ Tensor cast(const Tensor& x, DType type) {
   const Tensor y = Tensor::empty(x.shape(), type, x.device(), x.label());
   backend(x).copy(y, x);
   return Tape::record(y, {x}, false, [from = x.dtype()](const Tensor& dy) {
-    const Tensor dx = Tensor::empty(dy.shape(), from, dy.device(), dy.label());
+    Tensor dx = Tensor::empty(dy.shape(), from, dy.device(), dy.label());
     backend(dy).copy(dx, dy);
     return dx;
   });
@@ -107,7 +109,7 @@ Tensor dropout(const Tensor& x, double p, const Random& random, const Tensor& to
                                  meet("dropout", Meeting::product, {x.label(), token.label()}));
   backend(x).dropout(y, x, p, random, token, width, first_column);
   return Tape::record(y, {x}, false, [=, label = gradient_of(x.label())](const Tensor& dy) {
-    const Tensor dx = Tensor::like(dy).labelled(label);
+    Tensor dx = Tensor::like(dy).labelled(label);
     backend(dy).dropout(dx, dy, p, random, token, width, first_column);
     return dx;
   });

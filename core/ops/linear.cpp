@@ -30,7 +30,7 @@ Tensor side_by_side(std::span<const Tensor> dys, std::int64_t outputs) {
   if (dys.size() == 1) return dys[0];
   const Tensor& first = dys[0];
   if (first.pitch() == outputs) {
-    const Tensor whole = first.widened(outputs);
+    Tensor whole = first.widened(outputs);
     std::int64_t begin = 0;
     bool fits = bool(whole);
     for (const Tensor& dy : dys) {
@@ -39,7 +39,7 @@ Tensor side_by_side(std::span<const Tensor> dys, std::int64_t outputs) {
     }
     if (fits) return whole;
   }
-  const Tensor whole =
+  Tensor whole =
       Tensor::empty({first.rows(), outputs}, first.dtype(), first.device(), first.label());
   std::int64_t begin = 0;
   for (const Tensor& dy : dys) {

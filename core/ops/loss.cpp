@@ -14,7 +14,7 @@ Tensor scalar_of(const Tensor& x, const Label& label) {
 }  // namespace
 
 Tensor row_max(const Tensor& logits) {
-  const Tensor top = Tensor::empty({logits.rows()}, accumulation(logits.dtype()), logits.device(),
+  Tensor top = Tensor::empty({logits.rows()}, accumulation(logits.dtype()), logits.device(),
                                    constant(logits.label()));
   backend(logits).row_max(top, logits);
   return top;
@@ -76,7 +76,7 @@ Tensor segment_sum(const Tensor& x, const Tensor& mask, const Tensor& segment,
       y, {x}, false,
       [mask, segment, rows = x.rows(), type = x.dtype(),
        label = gradient_of(x.label())](const Tensor& dy) {
-        const Tensor dx = Tensor::empty({rows, dy.columns()}, type, dy.device(), label);
+        Tensor dx = Tensor::empty({rows, dy.columns()}, type, dy.device(), label);
         backend(dy).segment_sum_backward(dx, dy, mask, segment);
         return dx;
       });
@@ -88,7 +88,7 @@ Tensor dot(const Tensor& a, const Tensor& b, double factor) {
   const Tensor y = scalar_of(a, meet("dot", Meeting::product, {a.label(), b.label()}));
   backend(a).dot(y, a, b, factor);
   return Tape::record(y, {a}, false, [b, factor, label = gradient_of(a.label())](const Tensor& dy) {
-    const Tensor da = Tensor::empty(b.shape(), b.dtype(), b.device(), label);
+    Tensor da = Tensor::empty(b.shape(), b.dtype(), b.device(), label);
     backend(dy).dot_backward(da, dy, b, factor);
     return da;
   });
@@ -96,7 +96,7 @@ Tensor dot(const Tensor& a, const Tensor& b, double factor) {
 
 Tensor normalise_rows(const Tensor& x) {
   require(x.label().constant, "normalise_rows: a constant is wanted, found ", x.text());
-  const Tensor y =
+  Tensor y =
       Tensor::empty(x.shape(), x.dtype(), x.device(), row_wise("normalise_rows", x.label()));
   backend(x).normalise_rows(y, x);
   return y;
@@ -108,7 +108,7 @@ Tensor square_sum(const Tensor& x, const Tensor& mask, double factor) {
   const Tensor y = scalar_of(x, meet("square_sum", Meeting::any, {x.label(), mask.label()}));
   backend(x).square_sum(y, x, mask, factor);
   return Tape::record(y, {x}, false, [x, mask, factor](const Tensor& dy) {
-    const Tensor dx = Tensor::gradient_like(x);
+    Tensor dx = Tensor::gradient_like(x);
     backend(dy).square_sum_backward(dx, dy, x, mask, factor);
     return dx;
   });

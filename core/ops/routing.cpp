@@ -79,7 +79,7 @@ Tensor combine(const Tensor& rows, const Plan& plan) {
                     meet("combine", Meeting::product, {rows.label(), plan.place.label()}));
   backend(rows).sum_rows(y, rows, plan.place, plan.k);
   return Tape::record(y, {rows}, false, [plan](const Tensor& dy) {
-    const Tensor drows =
+    Tensor drows =
         Tensor::empty({plan.order.size(), dy.columns()}, dy.dtype(), dy.device(), dy.label());
     backend(dy).take_rows(drows, dy, plan.order, plan.k);
     return drows;
@@ -95,7 +95,7 @@ Tensor count_choices(const Tensor& chosen, const Tensor& mask, const Tensor& seg
           "count_choices: chosen is ", chosen.text(), ", segment ", segment ? segment.text() : "");
   Label label = meet("count_choices", Meeting::product, {chosen.label(), mask.label()});
   if (segment) label = meet("count_choices", Meeting::product, {label, segment.label()});
-  const Tensor counts = Tensor::empty({segments, experts}, mask.dtype(), mask.device(),
+  Tensor counts = Tensor::empty({segments, experts}, mask.dtype(), mask.device(),
                                       constant(sum("count_choices", label, Spread::rows, set)));
   backend(mask).count_choices(counts, chosen, mask, segment);
   return counts;

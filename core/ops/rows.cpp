@@ -39,7 +39,7 @@ Tensor rms_norm(const Tensor& x, Parameter& w, double eps) {
                                      x.device(), constant(x.label()));
   backend(x).rms_norm(y, scale, x, weight.value, eps);
   return Tape::record(y, {x}, w.is_trainable(), [x, scale, &w](const Tensor& dy) {
-    const Tensor dx = Tensor::gradient_like(x);
+    Tensor dx = Tensor::gradient_like(x);
     const auto bytes = std::int64_t(backend(x).rms_norm_workspace(x, w.value()));
     const GradientTarget dw = w.is_trainable() ? w.gradient_target() : GradientTarget{};
     backend(x).rms_norm_backward(dx, dw, dy, x, scale, borrow(w).value,
@@ -51,7 +51,7 @@ Tensor rms_norm(const Tensor& x, Parameter& w, double eps) {
 Tensor rope_table(std::int64_t positions, std::int64_t head_dim, double base, DType type,
                   Device& device) {
   require(head_dim % 2 == 0, "rope: head_dim is ", head_dim, "; an even number is wanted");
-  const Tensor table = Tensor::empty({positions, head_dim}, accumulation(type), device).detached();
+  Tensor table = Tensor::empty({positions, head_dim}, accumulation(type), device).detached();
   if (table.is_meta()) return table;
   const auto fill = [&](auto* out) {
     using Value = std::remove_pointer_t<decltype(out)>;
@@ -79,7 +79,7 @@ Tensor rope(const Tensor& x, const Tensor& position, const Tensor& table) {
   const Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), label);
   backend(x).rope(y, x, position, table, false);
   return Tape::record(y, {x}, false, [=, label = gradient_of(x.label())](const Tensor& dy) {
-    const Tensor dx = Tensor::like(dy).labelled(label);
+    Tensor dx = Tensor::like(dy).labelled(label);
     backend(dy).rope(dx, dy, position, table, true);
     return dx;
   });

@@ -102,7 +102,7 @@ struct Machine {
   }
   // In [-2, 2).
   Tensor random(Shape shape, DType of, std::uint32_t stream) {
-    const Tensor x = empty(shape, of);
+    Tensor x = empty(shape, of);
     std::mt19937_64 engine(stream);
     for (std::int64_t r = 0; r < x.rows(); ++r)
       for (std::int64_t c = 0; c < x.columns(); ++c)
@@ -110,7 +110,7 @@ struct Machine {
     return x;
   }
   Tensor integers(Shape shape, std::int64_t below, std::uint32_t stream, DType of = DType::i32) {
-    const Tensor x = Tensor::empty(shape, of, device);
+    Tensor x = Tensor::empty(shape, of, device);
     std::mt19937_64 engine(stream);
     for (std::int64_t i = 0; i < x.size(); ++i)
       put(x, 0, i, double(engine() % std::uint64_t(below)));

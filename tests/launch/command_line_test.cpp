@@ -207,7 +207,7 @@ TEST_F(Training, ThatFailsSaysSo) {
 
 TEST_F(Training, ASignalEndsItAfterAWholeStep) {
   EXPECT_EQ(code_after({SIGTERM}), 143);
-  EXPECT_TRUE(contains(here.read("out"), "ended by SIGTERM after ")) << here.read("out");
+  EXPECT_TRUE(contains(here.read("out"), "ended by SIGTERM after step ")) << here.read("out");
   EXPECT_EQ(code_after({SIGINT, SIGINT}), 130);
 }
 

@@ -89,6 +89,7 @@ StepStatistics losses_of(const Case& c) {
     }
     balance.bind();
     std::vector<const Statistics*> all;
+    all.reserve(contexts.size());
     for (const Context& context : contexts) all.push_back(&context.statistics);
     out = over_mesh(mesh, all, false, DType::f64);
   });

@@ -201,6 +201,7 @@ TEST(AdamW, FrozenParametersStay) {
   AdamW optimizer(usual(), [&](const Visitor& visitor) { weights.visit(visitor); });
   products(weights.pair, DType::bf16, weights.device);
   std::vector<Numbers> before;
+  before.reserve(weights.all.size());
   for (const auto& w : weights.all) before.push_back(elements(w->value()));
   weights.set_gradients(0);
   optimizer.step(0.05, 1);

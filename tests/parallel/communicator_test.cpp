@@ -15,8 +15,12 @@ namespace {
 
 using Values = std::vector<double>;
 
-ConstBytes bytes_of(const Values& x) { return std::as_bytes(std::span(x)); }
-Bytes bytes_of(Values& x) { return std::as_writable_bytes(std::span(x)); }
+ConstBytes bytes_of(const Values& x) {
+  return std::as_bytes(std::span(x));
+}
+Bytes bytes_of(Values& x) {
+  return std::as_writable_bytes(std::span(x));
+}
 
 std::vector<int> ranks(int count) {
   std::vector<int> out(static_cast<std::size_t>(count));
@@ -290,7 +294,8 @@ TEST(ThreadCommunicator, RanksThatWaitForEachOtherAreAnError) {
     std::vector<int> pair{std::min(self, next), std::max(self, next)};
     tell(communicator, pair, call_of("all_reduce", axes::cp)).pending->wait();
   });
-  EXPECT_TRUE(has(found, "all ranks wait or have ended: rank 0 waits in all_reduce on cp")) << found;
+  EXPECT_TRUE(has(found, "all ranks wait or have ended: rank 0 waits in all_reduce on cp"))
+      << found;
   EXPECT_TRUE(has(found, "rank 3 waits in all_reduce on cp")) << found;
 }
 
@@ -381,8 +386,7 @@ TEST(FakeCommunicator, CountsWhatTheThreadsSend) {
   run_thread_ranks(3, [](Communicator& communicator) {
     FakeCommunicator fake(communicator.rank(), 3);
     for (Communicator* each : {&communicator, static_cast<Communicator*>(&fake)}) {
-      for (int i = 0; i < 2; ++i)
-        tell(*each, ranks(3), call_of("all_gather")).pending->wait();
+      for (int i = 0; i < 2; ++i) tell(*each, ranks(3), call_of("all_gather")).pending->wait();
       tell(*each, ranks(3), call_of("all_gather", axes::cp)).pending->wait();
       Values x(5), y(5);
       auto sending = each->send((each->rank() + 1) % 3, call_of("activation"), bytes_of(x));
@@ -390,9 +394,8 @@ TEST(FakeCommunicator, CountsWhatTheThreadsSend) {
       sending->wait();
     }
     EXPECT_EQ(fake.traffic(), communicator.traffic());
-    const std::vector<Traffic> want{{"all_gather", "dp", 2, 64},
-                                    {"all_gather", "cp", 1, 32},
-                                    {"activation", "dp", 2, 40}};
+    const std::vector<Traffic> want{
+        {"all_gather", "dp", 2, 64}, {"all_gather", "cp", 1, 32}, {"activation", "dp", 2, 40}};
     EXPECT_EQ(fake.traffic(), want);
   });
 }

@@ -15,8 +15,8 @@ namespace {
 
 using enum Spread;
 
-// What one rank adds to element i of the gradient of parameter `number`: small integers, so that sums
-// are exact in any order.
+// What one rank adds to element i of the gradient of parameter `number`: small integers, so that
+// sums are exact in any order.
 double share(int rank, int number, std::int64_t i) {
   return double((7 * i + 11 * number + 5 * rank * rank + rank) % 13) - 6;
 }

@@ -85,8 +85,14 @@ TEST(Mesh, StagesAgreeInBothViewsOfEveryLegalLayout) {
 
 TEST(Mesh, TheRanksOfAnySetCoverTheMeshOnceInOrderOfTheirCoordinate) {
   const Layout layout{.share = 2, .kv = 3, .cp = 2, .dp = 2, .etp = 3, .ep = 2, .edp = 4, .pp = 2};
-  const Axes sets[] = {axes::tp, {Axis::kv}, axes::cp * axes::pp, axes::tp * axes::dp,
-                       axes::dp * axes::tp, axes::etp * axes::edp, axes::pp, {}};
+  const Axes sets[] = {axes::tp,
+                       {Axis::kv},
+                       axes::cp * axes::pp,
+                       axes::tp * axes::dp,
+                       axes::dp * axes::tp,
+                       axes::etp * axes::edp,
+                       axes::pp,
+                       {}};
   for (const Axes& set : sets) {
     std::multiset<int> seen;
     for (const std::vector<int>& group : groups(layout, set)) {

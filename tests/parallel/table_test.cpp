@@ -90,11 +90,17 @@ Tensor tensor(const Matrix& x, Device& device, const Label& label, DType type = 
   return y;
 }
 
-Matrix matrix(const Tensor& x) { return {x.rows(), x.columns(), x.to_vector<double>()}; }
+Matrix matrix(const Tensor& x) {
+  return {x.rows(), x.columns(), x.to_vector<double>()};
+}
 
 // Uneven counts, some of them zero: of the i-th rank; and from rank i to rank j.
-std::int64_t count_of(int i) { return (2 * i + 3) % 5; }
-std::int64_t count_between(int i, int j) { return (1 + i * 3 + j * j) % 4; }
+std::int64_t count_of(int i) {
+  return (2 * i + 3) % 5;
+}
+std::int64_t count_between(int i, int j) {
+  return (1 + i * 3 + j * j) % 4;
+}
 Rows counts(int ranks) {
   Rows out;
   for (int i = 0; i < ranks; ++i) out.push_back(count_of(i));
@@ -123,10 +129,14 @@ struct Entry {
   std::function<Tensor(const Tensor& x, const Mesh& mesh, const Axes& set)> call;
   std::function<Matrix(const Matrices& xs, int self)> want;
 
-  friend std::ostream& operator<<(std::ostream& out, const Entry& entry) { return out << entry.name; }
+  friend std::ostream& operator<<(std::ostream& out, const Entry& entry) {
+    return out << entry.name;
+  }
 };
 
-Shape square(int, int) { return {width, width}; }
+Shape square(int, int) {
+  return {width, width};
+}
 
 std::vector<Entry> entries() {
   const auto own = [](const Matrices& xs, int self) { return xs[std::size_t(self)]; };
@@ -142,8 +152,10 @@ std::vector<Entry> entries() {
       {"all_reduce", "all_reduce", partial, invariant, square, all_reduce,
        [](const Matrices& xs, int) { return sum(xs); }},
       {"all_reduce_large", "all_reduce", partial, invariant,
-       [](int, int) { return Shape{150, width}; }, all_reduce,
-       [](const Matrices& xs, int) { return sum(xs); }},
+       [](int, int) {
+         return Shape{150, width};
+       },
+       all_reduce, [](const Matrices& xs, int) { return sum(xs); }},
       {"all_gather", "all_gather", rows, replicated, square,
        [](const Tensor& x, const Mesh& mesh, const Axes& set) { return all_gather(x, mesh, set); },
        all},
@@ -234,7 +246,10 @@ std::vector<Entry> entries() {
        [](const Matrices& xs, int self) { return xs[(std::size_t(self) + 3) % xs.size()]; }},
       {"once", "once", invariant, partial, square, once,
        [](const Matrices& xs, int self) { return self == 0 ? xs[0] : zeros(width, width); }},
-      {"total", "total", rows, partial, [](int, int) { return Shape{1, 1}; },
+      {"total", "total", rows, partial,
+       [](int, int) {
+         return Shape{1, 1};
+       },
        [](const Tensor& x, const Mesh&, const Axes&) { return total(x); }, own},
   };
 }
@@ -392,8 +407,8 @@ TEST_P(Table, HasTheSameShapesAndTrafficWithoutDataAndWithoutRanks) {
       const Shape shape = GetParam().shape(mesh.size(site.set), mesh.coordinate(site.set));
       const Tensor x = Tensor::zeros(shape, DType::f64, mesh.device(), label);
       const Tensor y = GetParam().call(x, mesh, site.set);
-      const Tensor outline = GetParam().call(Tensor::empty(shape, DType::f64, device, label),
-                                             planned, site.set);
+      const Tensor outline =
+          GetParam().call(Tensor::empty(shape, DType::f64, device, label), planned, site.set);
       EXPECT_EQ(outline.text(), y.text());
       EXPECT_EQ(fake.traffic(), mesh.communicator().traffic());
     });
@@ -469,8 +484,7 @@ TEST(AllReduce, SumsIntegers) {
   in_ranks(3, [](const Mesh& mesh) {
     const Label label = dense(rows, rows, partial);
     const Tensor x = Tensor::empty({5000}, DType::i64, mesh.device(), label);
-    for (std::int64_t i = 0; i < x.size(); ++i)
-      x.data<std::int64_t>()[i] = (i + mesh.rank()) << 40;
+    for (std::int64_t i = 0; i < x.size(); ++i) x.data<std::int64_t>()[i] = (i + mesh.rank()) << 40;
     const auto y = all_reduce(x, mesh, axes::dp).to_vector<std::int64_t>();
     for (std::int64_t i = 0; i < x.size(); ++i) EXPECT_EQ(y[std::size_t(i)], (3 * i + 3) << 40);
     const Tensor small = Tensor::scalar(mesh.rank() + 1, DType::i32, mesh.device(), label);
@@ -588,7 +602,8 @@ TEST(Collectives, RefusesRowsThatAreNotThere) {
 TEST(Collectives, CountsThatRanksSeeDifferentlyAreAnError) {
   EXPECT_THROW(in_ranks(2,
                         [](const Mesh& mesh) {
-                          const Tensor x = tensor(zeros(4, 2), mesh.device(), dense(rows, rows, rows));
+                          const Tensor x =
+                              tensor(zeros(4, 2), mesh.device(), dense(rows, rows, rows));
                           const Exchange mine{{2, 2}, {2, 2}}, other{{1, 3}, {1, 3}};
                           all_to_all(x, mesh, axes::dp, mesh.rank() ? other : mine, rows, experts);
                         }),
