@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cassert>
 #include <cstring>
-#include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <type_traits>
 
@@ -186,14 +185,12 @@ bool is_trivial(C* c, std::int64_t c_pitch, const GemmShape& shape) {
 void gemm(double* c, std::int64_t c_pitch, const Matrix<double>& a, const Matrix<double>& b,
           const GemmShape& shape) {
   if (is_trivial(c, c_pitch, shape)) return;
-  // Debian's serial OpenBLAS shares its buffers between threads without a lock of its own: two
-  // products at once are sometimes wrong.
-  static std::mutex one_at_a_time;
-  const std::lock_guard lock(one_at_a_time);
+  // BLIS: Debian's serial OpenBLAS shares buffers between callers, and two products at once are
+  // sometimes wrong.
   cblas_dgemm(CblasRowMajor, a.transposed ? CblasTrans : CblasNoTrans,
-              b.transposed ? CblasTrans : CblasNoTrans, blasint(shape.m), blasint(shape.n),
-              blasint(shape.k), 1, a.data, blasint(a.pitch), b.data, blasint(b.pitch),
-              shape.adds ? 1 : 0, c, blasint(c_pitch));
+              b.transposed ? CblasTrans : CblasNoTrans, f77_int(shape.m), f77_int(shape.n),
+              f77_int(shape.k), 1, a.data, f77_int(a.pitch), b.data, f77_int(b.pitch),
+              shape.adds ? 1 : 0, c, f77_int(c_pitch));
 }
 
 void gemm(float* c, std::int64_t c_pitch, const Matrix<float>& a, const Matrix<float>& b,

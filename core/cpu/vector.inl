@@ -135,7 +135,7 @@ template <class A>
 // e^x. f32: by x = n ln 2 + r and a polynomial in r (Moshier's Cephes, expf), within 2 ulp; 0 where
 // the result would be denormal, infinity from 88.3 on.
 [[gnu::always_inline]] inline Vector<float> exponential(Vector<float> x) {
-  using Integers = Vector<std::int32_t>;
+  using Words = Lanes<std::uint32_t, lanes<float>>;
   constexpr float to_integer = 0x1.8p23f;  // adding it leaves x rounded in the low bits
   const Vector<float> shifted = x * 1.44269504088896341f + to_integer;
   const Vector<float> whole = shifted - to_integer;
@@ -146,7 +146,7 @@ template <class A>
   y = y * r + 1.6666665459e-1f;
   y = y * r + 5.0000001201e-1f;
   y = y * (r * r) + r + 1.0f;
-  y *= (Vector<float>)(((Integers)shifted << 23) + std::bit_cast<std::int32_t>(1.0f));  // 2^n
+  y *= (Vector<float>)(((Words)shifted << 23) + std::bit_cast<std::uint32_t>(1.0f));  // 2^n
   y = x < -87.3f ? Vector<float>{} : y;
   return x > 88.3f ? all(std::numeric_limits<float>::infinity()) : y;
 }

@@ -1,6 +1,5 @@
 #include "core/cuda/cuda_backend.h"
 
-#include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
 #include <sstream>
@@ -82,8 +81,7 @@ std::string cuda_description() {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
   std::ostringstream out;
-  out << "CUDA " << CUDART_VERSION / 1000 << '.' << CUDART_VERSION % 1000 / 10 << ", cuBLASLt "
-      << cublasLtGetVersion() << ", ";
+  out << "CUDA " << CUDART_VERSION / 1000 << '.' << CUDART_VERSION % 1000 / 10 << ", ";
   if (status != cudaSuccess || count == 0) {
     out << "no device";
   } else {
