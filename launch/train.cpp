@@ -145,7 +145,7 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
     trained.emplace_back();
     layer->visit({.parameter = [&](Parameter& w) { trained.back().push_back(&w); }});
   }
-  gradients_.emplace(mesh_, std::move(trained));
+  gradients_.emplace(mesh_, trained);
   optimizer_.emplace(config.optimizer(), [this](const Visitor& visitor) { model_.visit(visitor); });
   stage_.emplace(model_.layers(), *gradients_, config.train().recompute() == config::Train::full);
   const std::int64_t group = config.model().moe().balance().group();
@@ -205,6 +205,7 @@ Trainer::Taken Trainer::take_step(std::int64_t step) {
   const double norm = gradients_->finish();
   times_.enter("metrics");
   std::vector<const Statistics*> all;
+  all.reserve(statistics.size());
   for (const Statistics& s : statistics) all.push_back(&s);
   Taken taken;
   taken.statistics = over_mesh(mesh_, all, pending_signal() != 0, type_);

@@ -9,7 +9,7 @@ template <class T, class Value>
 Tensor make(const Mesh& mesh, std::int64_t size, DType type, Value value) {
   const Label label =
       constant(dense(Spread::replicated, Spread::rows, Spread::rows, Spread::replicated));
-  const Tensor x = Tensor::empty({size}, type, mesh.device(), label);
+  Tensor x = Tensor::empty({size}, type, mesh.device(), label);
   if (x.is_meta()) return x;
   for (std::int64_t i = 0; i < size; ++i) x.data<T>()[i] = T(value(i));
   return x;

@@ -10,7 +10,7 @@ namespace {
 const Axes everywhere = axes::tp * axes::cp * axes::dp * axes::pp;
 
 // The axes on which x is still a sum to be made.
-Tensor summed(Tensor x, const Mesh& mesh) {
+Tensor summed(const Tensor& x, const Mesh& mesh) {
   Axes open;
   for (const Axis a : everywhere)
     if (x.label()[a] == Spread::partial) open.push_back(a);
@@ -19,7 +19,7 @@ Tensor summed(Tensor x, const Mesh& mesh) {
 
 // Of scalars of one label, in the order of their slots.
 Tensor sum_of(const std::vector<Tensor>& xs) {
-  const Tensor y = Tensor::like(xs[0]);
+  Tensor y = Tensor::like(xs[0]);
   backend(y).add(y, xs);
   return y;
 }

@@ -23,12 +23,14 @@ void exchange(const Tensor& x, std::vector<ConstBytes> send, std::vector<Bytes> 
 
 std::vector<ConstBytes> to_send(const std::vector<Tensor>& parts) {
   std::vector<ConstBytes> out;
+  out.reserve(parts.size());
   for (const Tensor& part : parts) out.push_back(bytes_of(part));
   return out;
 }
 
 std::vector<Bytes> to_receive(const std::vector<Tensor>& parts) {
   std::vector<Bytes> out;
+  out.reserve(parts.size());
   for (const Tensor& part : parts) out.push_back(bytes_of(part));
   return out;
 }
@@ -140,7 +142,7 @@ std::vector<Tensor> everyone(const Tensor& x, const Move& move) {
 
 Tensor contiguous(const Tensor& x) {
   if (x.is_contiguous()) return x;
-  const Tensor y = Tensor::like(x);
+  Tensor y = Tensor::like(x);
   copy(y, x);
   return y;
 }
@@ -152,7 +154,7 @@ Bytes bytes_of(const Tensor& x) {
 Tensor gather_rows(const Tensor& x, RowCounts rows, const Move& move) {
   const std::int64_t all = std::accumulate(rows.begin(), rows.end(), std::int64_t{0});
   const Tensor from = contiguous(x);
-  const Tensor y = Tensor::empty(with_rows(x.shape(), all), x.dtype(), x.device(), move.label);
+  Tensor y = Tensor::empty(with_rows(x.shape(), all), x.dtype(), x.device(), move.label);
   exchange(x, to_send(everyone(from, move)), to_receive(cut(y, rows)), move);
   return y;
 }
@@ -160,7 +162,7 @@ Tensor gather_rows(const Tensor& x, RowCounts rows, const Move& move) {
 // An all-to-all of slices, a sum in rank order, a gather: twice the bytes of x, as in a ring.
 Tensor sum_of_all(const Tensor& x, const Move& move) {
   const Tensor from = contiguous(x).reshaped({x.size()});
-  const Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), move.label);
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), move.label);
   const Tensor flat = y.reshaped({y.size()});
   if (bytes_of(from).size() <= small_bytes) {
     sum(flat, swap_parts(x, everyone(from, move), move));
@@ -181,13 +183,13 @@ Tensor sum_of_all(const Tensor& x, const Move& move) {
 Tensor rows_of_sum(const Tensor& x, RowCounts rows, const Move& move) {
   const std::vector<Tensor> parts = cut(contiguous(x), rows);
   const Shape shape = with_rows(x.shape(), rows[std::size_t(move.self())]);
-  const Tensor y = Tensor::empty(shape, x.dtype(), x.device(), move.label);
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device(), move.label);
   sum(y, swap_parts(x, parts, move));
   return y;
 }
 
 Tensor largest_of_all(const Tensor& x, const Move& move) {
-  const Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), move.label);
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), move.label);
   largest(y, swap_parts(x, everyone(contiguous(x), move), move));
   return y;
 }
@@ -195,7 +197,7 @@ Tensor largest_of_all(const Tensor& x, const Move& move) {
 Tensor swap_rows(const Tensor& x, RowCounts sent, RowCounts received, const Move& move) {
   const std::int64_t all = std::accumulate(received.begin(), received.end(), std::int64_t{0});
   const Tensor from = contiguous(x);
-  const Tensor y = Tensor::empty(with_rows(x.shape(), all), x.dtype(), x.device(), move.label);
+  Tensor y = Tensor::empty(with_rows(x.shape(), all), x.dtype(), x.device(), move.label);
   exchange(x, to_send(cut(from, sent)), to_receive(cut(y, received)), move);
   return y;
 }
@@ -204,7 +206,7 @@ Tensor swap_rows_for_columns(const Tensor& x, const Move& move) {
   const std::int64_t ranks = move.ranks(), rows = x.extent(0), width = x.extent(1) / ranks;
   // One run of columns after the other, so that each piece is one run of bytes.
   const Tensor packed = Tensor::empty({rows * ranks, width}, x.dtype(), x.device());
-  const Tensor y = Tensor::empty({rows * ranks, width}, x.dtype(), x.device(), move.label);
+  Tensor y = Tensor::empty({rows * ranks, width}, x.dtype(), x.device(), move.label);
   const std::vector<std::int64_t> even(std::size_t(ranks), rows);
   const std::vector<Tensor> parts = cut(packed, even);
   for (std::int64_t i = 0; i < ranks; ++i)
@@ -217,7 +219,7 @@ Tensor swap_columns_for_rows(const Tensor& x, const Move& move) {
   const std::int64_t ranks = move.ranks(), rows = x.extent(0) / ranks, width = x.extent(1);
   const Tensor from = contiguous(x);
   const Tensor packed = Tensor::empty(x.shape(), x.dtype(), x.device());
-  const Tensor y = Tensor::empty({rows, width * ranks}, x.dtype(), x.device(), move.label);
+  Tensor y = Tensor::empty({rows, width * ranks}, x.dtype(), x.device(), move.label);
   const std::vector<std::int64_t> even(std::size_t(ranks), rows);
   const std::vector<Tensor> parts = cut(packed, even);
   exchange(x, to_send(cut(from, even)), to_receive(parts), move);
@@ -230,7 +232,7 @@ Tensor pass(const Tensor& x, int by, const Move& move) {
   const int ranks = move.ranks(), self = move.self();
   const auto place = [&](int i) { return std::size_t(((i % ranks) + ranks) % ranks); };
   const Tensor from = contiguous(x);
-  const Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), move.label);
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), move.label);
   std::vector<ConstBytes> send(std::size_t(ranks), ConstBytes{});
   std::vector<Bytes> receive(std::size_t(ranks), Bytes{});
   send[place(self + by)] = bytes_of(from);

@@ -13,7 +13,7 @@ namespace pf {
 
 // One call: its name in messages, the group, and the label of what it makes.
 struct Move {
-  const char* kind;
+  const char* kind = "";
   const Mesh& mesh;
   const Axes& set;
   Label label;

@@ -12,11 +12,12 @@ struct Dispatched {
   std::vector<std::int64_t> sent, received;  // rows to and from each rank of ep
 };
 
-// Crosses to the expert view and sends rows, which are sorted by expert, to the ranks of ep that hold
-// their experts; gathers them over etp. One small exchange tells every rank what it receives.
+// Crosses to the expert view and sends rows, which are sorted by expert, to the ranks of ep that
+// hold their experts; gathers them over etp. One small exchange tells every rank what it receives.
 Dispatched dispatch(const Permuted& rows, const Plan& plan, const Mesh& mesh);
 
-// The way back for the experts' outputs [rows, hidden], partial over etp: in the order of permute().
+// The way back for the experts' outputs [rows, hidden], partial over etp: in the order of
+// permute().
 Tensor bring_back(const Tensor& y, const Dispatched& there, const Mesh& mesh);
 
 }  // namespace pf

@@ -76,7 +76,8 @@ void Gradients::Bucket::allocate(const Mesh& mesh) {
   }
 }
 
-Gradients::Gradients(const Mesh& mesh, std::vector<std::vector<Parameter*>> layers) : mesh_(&mesh) {
+Gradients::Gradients(const Mesh& mesh, const std::vector<std::vector<Parameter*>>& layers)
+    : mesh_(&mesh) {
   for (const std::vector<Parameter*>& parameters : layers) {
     auto& buckets = layers_.emplace_back();
     for (Parameter* p : parameters) {
@@ -170,6 +171,7 @@ void Gradients::reduce(Bucket& bucket) {
 
   std::vector<ConstBytes> send(std::size_t(bucket.ranks), bytes_of(own));
   std::vector<Bytes> receive;
+  receive.reserve(send.size());
   for (int i = 0; i < bucket.ranks; ++i) receive.push_back(bytes_of(bucket.part(i)));
   send[std::size_t(bucket.self)] = receive[std::size_t(bucket.self)] = {};
   bucket.pending =

@@ -18,7 +18,7 @@ class Gradients {
  public:
   // layers[i]: the trainable parameters of layer i, which have values. Gives each parameter's
   // gradient its place. Mesh and parameters must outlive this.
-  Gradients(const Mesh& mesh, std::vector<std::vector<Parameter*>> layers);
+  Gradients(const Mesh& mesh, const std::vector<std::vector<Parameter*>>& layers);
   ~Gradients();
   Gradients(const Gradients&) = delete;
   Gradients& operator=(const Gradients&) = delete;

@@ -128,7 +128,7 @@ Tensor take(const Tensor& x, const Mesh& mesh, const Axes& set, const Tensor& in
   };
   return Tape::record(relabelled(part(x), label), {x}, false,
                       [part, shape = x.shape(), wanted = gradient_of(x.label())](const Tensor& dy) {
-                        const Tensor dx = Tensor::zeros(shape, dy.dtype(), dy.device(), wanted);
+                        Tensor dx = Tensor::zeros(shape, dy.dtype(), dy.device(), wanted);
                         backend(dx).copy(part(dx), dy);
                         return dx;
                       });

@@ -117,8 +117,8 @@ class Job {
 
   // ---- forward ----
 
-  // All keys and values, as the products read them: k' [dim, keys] and v [keys, dim] of each KV head
-  // of each span.
+  // All keys and values, as the products read them: k' [dim, keys] and v [keys, dim] of each KV
+  // head of each span.
   struct ForwardScratch {
     T *keys, *values;
     std::size_t bytes;
@@ -215,7 +215,7 @@ class Job {
   // Units are (component, KV head), or (component, head) where those would be too few.
   i64 splits() const {
     const i64 units = i64(plan_.components.size()) * shape_.kv_heads;
-    return units < 2 * workers_.count() ? group_ : 1;
+    return units < i64{2} * workers_.count() ? group_ : 1;
   }
 
   // A span of q and its place in the unit's scratch.
@@ -304,23 +304,24 @@ void Job<T>::block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, 
       const GemmShape scores{rows, columns, dim_}, sums{rows, dim_, columns, true};
       if constexpr (is_blocked)
         gemm_.run(scratch.scores, key_columns, query.row(begin), query.pitch,
-                  Blocked{keys.keys + place_of(span, kv_head), panel_size(dim_)}.from(0, at), scores,
-                  scratch.gemm);
+                  Blocked{keys.keys + place_of(span, kv_head), panel_size(dim_)}.from(0, at),
+                  scores, scratch.gemm);
       else
         pf::gemm(scratch.scores, key_columns, {query.row(begin), query.pitch},
-             {key.row(span.begin + at), key.pitch, true}, scores);
+                 {key.row(span.begin + at), key.pitch, true}, scores);
       const i64 left = offset - at, diagonal = left + row;
       const Band band{left, left + area.k_end - area.k_begin, diagonal + area.lowest,
                       diagonal + area.highest + 1};
       rows_.softmax({scratch.scores, scratch.p, key_columns, rows, columns, band, A(shape_.scale),
                      scratch.top, scratch.sum, scratch.y, dim_});
       if constexpr (is_blocked)
-        gemm_.run(scratch.y, dim_, scratch.p, key_columns,
-                  Blocked{keys.values + place_of(span, kv_head), panel_size(span.size())}.from(at, 0),
-                  sums, scratch.gemm);
+        gemm_.run(
+            scratch.y, dim_, scratch.p, key_columns,
+            Blocked{keys.values + place_of(span, kv_head), panel_size(span.size())}.from(at, 0),
+            sums, scratch.gemm);
       else
-        pf::gemm(scratch.y, dim_, {scratch.p, key_columns}, {value.row(span.begin + at), value.pitch},
-             sums);
+        pf::gemm(scratch.y, dim_, {scratch.p, key_columns},
+                 {value.row(span.begin + at), value.pitch}, sums);
     }
   }
   rows_.divide(to.row(begin), to.pitch, scratch.y, scratch.sum, rows, dim_);
@@ -341,8 +342,8 @@ void Job<T>::forward(const Tensor& y, const Tensor& lse, const Tensor& q, const 
         double cost = double(end - begin) * 32;
         for (const std::size_t number : range.areas) {
           const AttentionArea& area = plan_.areas[number];
-          cost += double(end - begin) * double(area.last_key(end - area.q_begin) -
-                                               area.first_key(begin - area.q_begin));
+          cost += double(end - begin) *
+                  double(area.last_key(end - area.q_begin) - area.first_key(begin - area.q_begin));
         }
         for (i64 head = 0; head < shape_.heads; ++head) f(range, begin, end, head, cost);
       }
@@ -401,10 +402,17 @@ void Job<T>::block_backward(const Inputs& in, const KeyBlock& block, const Atten
     const i64 left = offset - column, diagonal = left + key;
     const Tile tile{begin, rows, column, columns};
     tile_scores(in, block.head, tile, at, scratch);
-    rows_.undo({scratch.scores, scratch.dp, scratch.p, scratch.dscores, query_columns, rows, columns,
+    rows_.undo({scratch.scores,
+                scratch.dp,
+                scratch.p,
+                scratch.dscores,
+                query_columns,
+                rows,
+                columns,
                 {left, left + area.q_end - area.q_begin, diagonal - area.highest,
                  diagonal - area.lowest + 1},
-                A(shape_.scale), scratch.lse + at.place + column,
+                A(shape_.scale),
+                scratch.lse + at.place + column,
                 scratch.delta + at.place + column});
     const i64 row = (begin - block.begin) * sums_pitch();
     tile_gradients(in, block.head, tile, at, block.dk + row, block.dv + row, scratch);
@@ -415,7 +423,8 @@ void Job<T>::block_backward(const Inputs& in, const KeyBlock& block, const Atten
 template <class T>
 void Job<T>::tile_scores(const Inputs& in, i64 head, const Tile& tile, const QuerySpan& at,
                          const UnitScratch& scratch) const {
-  const Head<T> k = head_of<T>(in.k, head / group_, dim_), v = head_of<T>(in.v, head / group_, dim_);
+  const Head<T> k = head_of<T>(in.k, head / group_, dim_),
+                v = head_of<T>(in.v, head / group_, dim_);
   const GemmShape shape{tile.rows, tile.columns, dim_};
   if constexpr (is_blocked) {
     const auto run = [&](A* to, const Head<T>& keys, const T* turned) {
@@ -437,8 +446,8 @@ void Job<T>::tile_scores(const Inputs& in, i64 head, const Tile& tile, const Que
 
 // dk += dscores q, dv += p dy, and dq += dscores' k.
 template <class T>
-void Job<T>::tile_gradients(const Inputs& in, i64 head, const Tile& tile, const QuerySpan& at, A* dk,
-                            A* dv, const UnitScratch& scratch) const {
+void Job<T>::tile_gradients(const Inputs& in, i64 head, const Tile& tile, const QuerySpan& at,
+                            A* dk, A* dv, const UnitScratch& scratch) const {
   const GemmShape of_keys{tile.rows, dim_, tile.columns, true};
   A* dq = scratch.dq + (at.place + tile.column) * dim_;
   if constexpr (is_blocked) {
@@ -467,7 +476,8 @@ void Job<T>::tile_gradients(const Inputs& in, i64 head, const Tile& tile, const 
 
 template <class T>
 void Job<T>::unit_backward(const Tensor& dq, const Inputs& in, const AttentionComponent& component,
-                           i64 head, bool is_first, A* dk, A* dv, const UnitScratch& scratch) const {
+                           i64 head, bool is_first, A* dk, A* dv,
+                           const UnitScratch& scratch) const {
   std::vector<QuerySpan> queries;
   i64 place = 0;
   for (const std::size_t number : component.q_spans) {
@@ -476,14 +486,16 @@ void Job<T>::unit_backward(const Tensor& dq, const Inputs& in, const AttentionCo
     place += in_blocks(plan_.q_spans[number].size());
   }
   const auto query_span_of = [&](const AttentionArea& area) {
-    const auto found = std::lower_bound(component.q_spans.begin(), component.q_spans.end(), area.q_span);
+    const auto found =
+        std::lower_bound(component.q_spans.begin(), component.q_spans.end(), area.q_span);
     return queries[std::size_t(found - component.q_spans.begin())];
   };
   for (const std::size_t number : component.k_spans) {
     const AttentionSpan& span = plan_.k_spans[number];
     for (i64 begin = span.begin; begin < span.end; begin += key_rows) {
       const i64 first = begin * sums_pitch() + head / group_ * dim_;
-      const KeyBlock block{head, begin, std::min(span.end, begin + key_rows), dk + first, dv + first};
+      const KeyBlock block{head, begin, std::min(span.end, begin + key_rows), dk + first,
+                           dv + first};
       if (is_first)
         for (i64 r = 0; r < block.end - begin; ++r) {
           std::fill_n(block.dk + r * sums_pitch(), dim_, A(0));
@@ -564,7 +576,7 @@ void Job<T>::backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, cons
 struct Attention::State {
   Workers& workers;
   Bf16Gemm gemm;
-  Isa isa;
+  Isa isa = Isa::base;
 
   // f(job) with the job of the element type.
   template <class F>
@@ -588,8 +600,8 @@ std::size_t Attention::attention_workspace(const Tensor& q, const Tensor& /*k*/,
 }
 
 void Attention::attention(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
-                          const Tensor& v, std::span<const Area> areas,
-                          const AttentionShape& shape, const Tensor& work) {
+                          const Tensor& v, std::span<const Area> areas, const AttentionShape& shape,
+                          const Tensor& work) {
   state_->with(q.dtype(), areas, shape,
                [&](auto&& job) { job.forward(y, lse, q, k, v, bytes_of(work)); });
 }

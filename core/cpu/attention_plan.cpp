@@ -20,9 +20,8 @@ template <class SpanOf>
 std::vector<AttentionSpan> spans_of(const std::vector<Ends>& ranges, SpanOf span_of) {
   std::vector<std::size_t> order(ranges.size());
   std::iota(order.begin(), order.end(), std::size_t(0));
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return ranges[a].begin < ranges[b].begin;
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return ranges[a].begin < ranges[b].begin; });
   std::vector<AttentionSpan> spans;
   for (const std::size_t i : order) {
     if (spans.empty() || ranges[i].begin >= spans.back().end)
@@ -48,10 +47,14 @@ AttentionArea bounded(const Area& area) {
   const bool below = area.kind == Area::Kind::causal || area.kind == Area::Kind::both;
   const bool above = area.kind == Area::Kind::inverse_causal || area.kind == Area::Kind::both;
   const std::int64_t corner = (area.k_end - area.k_begin) - (area.q_end - area.q_begin);
-  return {area.q_begin,           area.q_end,
-          area.k_begin,           area.k_end,
-          above ? 0 : -unbounded, below ? corner : unbounded,
-          0,                      0};
+  return {area.q_begin,
+          area.q_end,
+          area.k_begin,
+          area.k_end,
+          above ? 0 : -unbounded,
+          below ? corner : unbounded,
+          0,
+          0};
 }
 
 }  // namespace
@@ -72,10 +75,11 @@ std::int64_t AttentionArea::last_query(std::int64_t end) const {
 double AttentionArea::cells() const {
   // By the trapezoids between the diagonals, from eight rows.
   const std::int64_t rows = q_end - q_begin;
-  double cells = 0;
+  double cells = 1;  // never nothing: what sees nothing is still to be set to zero
   for (int i = 0; i < 8; ++i) {
     const std::int64_t row = rows * (2 * i + 1) / 16;
-    cells += double(std::max<std::int64_t>(0, last_key(row + 1) - first_key(row))) * double(rows) / 8;
+    cells +=
+        double(std::max<std::int64_t>(0, last_key(row + 1) - first_key(row))) * double(rows) / 8;
   }
   return cells;
 }
@@ -91,8 +95,10 @@ AttentionPlan::AttentionPlan(std::span<const Area> all) {
     q_ranges.push_back({area.q_begin, area.q_end});
     k_ranges.push_back({area.k_begin, area.k_end});
   }
-  q_spans = spans_of(q_ranges, [this](std::size_t i) -> auto& { return areas[i].q_span; });
-  k_spans = spans_of(k_ranges, [this](std::size_t i) -> auto& { return areas[i].k_span; });
+  q_spans = spans_of(
+      q_ranges, [this](std::size_t i) -> auto& { return areas[i].q_span; });
+  k_spans = spans_of(
+      k_ranges, [this](std::size_t i) -> auto& { return areas[i].k_span; });
 
   // Spans of q, then spans of k, joined by the areas.
   std::vector<std::size_t> parents(q_spans.size() + k_spans.size());

@@ -10,8 +10,8 @@
 
 namespace pf {
 
-// Row r of a block sees its columns from left to right that are also on the diagonals from lower + r
-// to upper + r; ends are not included.
+// Row r of a block sees its columns from left to right that are also on the diagonals from lower +
+// r to upper + r; ends are not included.
 struct Band {
   std::int64_t left, right, lower, upper;
 

@@ -51,7 +51,8 @@ void join_pairs(Words& words, const Bf16* from, std::int64_t pitch, std::int64_t
     for (std::int64_t j = 0; j < 16; ++j)
       padded[i][j] = i < rows && j < columns ? from[i * pitch + j] : Bf16();
   for (std::int64_t i = 0; i < 16; ++i)
-    for (std::int64_t j = 0; j < 16; ++j) words.word[i][j] = join(padded[2 * i], padded[2 * i + 1], j);
+    for (std::int64_t j = 0; j < 16; ++j)
+      words.word[i][j] = join(padded[2 * i], padded[2 * i + 1], j);
 }
 
 void copy_rows(Bf16* to, std::int64_t to_pitch, const Bf16* from, std::int64_t from_pitch,

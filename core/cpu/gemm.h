@@ -48,7 +48,9 @@ constexpr std::int64_t in_blocks(std::int64_t size) {
 constexpr std::int64_t blocked_size(std::int64_t k, std::int64_t n) {
   return in_blocks(k) * in_blocks(n);
 }
-constexpr std::int64_t panel_size(std::int64_t k) { return in_blocks(k) * gemm_block; }
+constexpr std::int64_t panel_size(std::int64_t k) {
+  return in_blocks(k) * gemm_block;
+}
 
 // The instructions that bf16 products are made of. `widened`: of f32, with operands of the same
 // rounding.

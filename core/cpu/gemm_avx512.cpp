@@ -107,7 +107,8 @@ void transpose_words_avx512(void* to, std::int64_t to_pitch, const void* from,
   exchange<4>(rows);
   exchange<8>(rows);
 #pragma GCC unroll 16
-  for (std::int64_t i = 0; i < 16; ++i) _mm512_storeu_si512(static_cast<char*>(to) + i * to_pitch, rows[i]);
+  for (std::int64_t i = 0; i < 16; ++i)
+    _mm512_storeu_si512(static_cast<char*>(to) + i * to_pitch, rows[i]);
 }
 
 }  // namespace pf

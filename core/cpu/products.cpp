@@ -20,7 +20,9 @@ struct Range {
   std::int64_t size() const { return end - begin; }
 };
 
-Range common(Range a, Range b) { return {std::max(a.begin, b.begin), std::min(a.end, b.end)}; }
+Range common(Range a, Range b) {
+  return {std::max(a.begin, b.begin), std::min(a.end, b.end)};
+}
 
 // What one of `count` workers does of [0, size), in blocks of 32.
 Range share(std::int64_t size, int worker, int count) {
@@ -49,8 +51,12 @@ void each_group(std::span<const std::int64_t> counts, Range rows, F f) {
   }
 }
 
-std::int64_t outputs_of(const Tensor& part) { return part.extent(-2); }
-std::int64_t outputs_of(const GradientTarget& part) { return part.tensor.extent(-2); }
+std::int64_t outputs_of(const Tensor& part) {
+  return part.extent(-2);
+}
+std::int64_t outputs_of(const GradientTarget& part) {
+  return part.tensor.extent(-2);
+}
 
 // f(part, columns of the part, the first one's place among the stacked) for what parts have of
 // `columns`. Weights and their gradients are [.., outputs of the part, inputs].
@@ -65,7 +71,9 @@ void each_part(const Parts& parts, Range columns, F f) {
   }
 }
 
-std::size_t aligned(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
+std::size_t aligned(std::size_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
 
 template <class T>
 T* element(const Tensor& x, std::int64_t row, std::int64_t column = 0) {
@@ -127,7 +135,8 @@ struct Products::State {
         const Blocked all{b + group * blocked_size(inputs, outputs), panel_size(inputs)};
         gemm.run(element<T>(y, rows.begin, mine.columns.begin), y.pitch(),
                  element<Bf16>(x, rows.begin), x.pitch(), all.from(0, mine.columns.begin),
-                 {rows.size(), mine.columns.size(), inputs}, work + std::size_t(worker) * work_bytes);
+                 {rows.size(), mine.columns.size(), inputs},
+                 work + std::size_t(worker) * work_bytes);
       });
     });
   }
@@ -161,8 +170,8 @@ struct Products::State {
       each_group(counts, mine.rows, [&](std::int64_t group, Range rows) {
         each_part(w.parts, mine.columns, [&](const Tensor& part, Range outputs, std::int64_t at) {
           pf::gemm(element<T>(y, rows.begin, at), y.pitch(), {element<T>(x, rows.begin), x.pitch()},
-                     {weights<T>(part, group, outputs.begin), w.inputs, true},
-                     {rows.size(), outputs.size(), w.inputs});
+                   {weights<T>(part, group, outputs.begin), w.inputs, true},
+                   {rows.size(), outputs.size(), w.inputs});
         });
       });
     });
@@ -177,9 +186,9 @@ struct Products::State {
       each_group(counts, mine.rows, [&](std::int64_t group, Range rows) {
         each_part(w.parts, {0, w.outputs}, [&](const Tensor& part, Range outputs, std::int64_t at) {
           pf::gemm(element<T>(dx, rows.begin, column), dx.pitch(),
-                     {element<T>(dy, rows.begin, at), dy.pitch()},
-                     {weights<T>(part, group, 0) + column, w.inputs},
-                     {rows.size(), mine.columns.size(), outputs.size(), at > 0});
+                   {element<T>(dy, rows.begin, at), dy.pitch()},
+                   {weights<T>(part, group, 0) + column, w.inputs},
+                   {rows.size(), mine.columns.size(), outputs.size(), at > 0});
         });
       });
     });
@@ -190,9 +199,9 @@ struct Products::State {
                        const Packed& w, std::int64_t group, Range rows, Range outputs) const {
     each_part(dws, outputs, [&](const GradientTarget& dw, Range of_part, std::int64_t at) {
       pf::gemm(weights<T>(dw.tensor, group, of_part.begin), w.inputs,
-                 {element<T>(dy, rows.begin, at), dy.pitch(), true},
-                 {element<T>(x, rows.begin), x.pitch()},
-                 {of_part.size(), w.inputs, rows.size(), dw.adds});
+               {element<T>(dy, rows.begin, at), dy.pitch(), true},
+               {element<T>(x, rows.begin), x.pitch()},
+               {of_part.size(), w.inputs, rows.size(), dw.adds});
     });
   }
 
@@ -204,7 +213,8 @@ struct Products::State {
     if (rows.size() > 0) return blocked_gradient(dws, dy, x, w, group, rows, outputs, work);
     each_part(dws, outputs, [&](const GradientTarget& dw, Range of_part, std::int64_t) {
       if (!dw.adds)
-        std::fill_n(weights<float>(dw.tensor, group, of_part.begin), of_part.size() * w.inputs, 0.0f);
+        std::fill_n(weights<float>(dw.tensor, group, of_part.begin), of_part.size() * w.inputs,
+                    0.0f);
     });
   }
 };
@@ -227,20 +237,21 @@ std::size_t Products::pack_workspace(const Packed& w) {
 void Products::pack(Packed& w, const Tensor& work) {
   if (w.type != DType::bf16) return;
   const std::int64_t pieces = (w.outputs + pack_outputs - 1) / pack_outputs;
-  state_->workers.split(w.groups * pieces, 1, [&](std::int64_t begin, std::int64_t end, int worker) {
-    auto* plain = reinterpret_cast<Bf16*>(bytes_of(work) +
-                                          std::size_t(worker) * state_->pack_bytes(w));
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t group = i / pieces, first = i % pieces * pack_outputs;
-      const Range outputs{first, std::min(w.outputs, first + pack_outputs)};
-      each_part(w.parts, outputs, [&](const Tensor& part, Range of_part, std::int64_t at) {
-        const float* from = weights<float>(part, group, of_part.begin);
-        Bf16* to = plain + (at - first) * w.inputs;
-        for (std::int64_t j = 0; j < of_part.size() * w.inputs; ++j) to[j] = Bf16(from[j]);
+  state_->workers.split(
+      w.groups * pieces, 1, [&](std::int64_t begin, std::int64_t end, int worker) {
+        auto* plain =
+            reinterpret_cast<Bf16*>(bytes_of(work) + std::size_t(worker) * state_->pack_bytes(w));
+        for (std::int64_t i = begin; i < end; ++i) {
+          const std::int64_t group = i / pieces, first = i % pieces * pack_outputs;
+          const Range outputs{first, std::min(w.outputs, first + pack_outputs)};
+          each_part(w.parts, outputs, [&](const Tensor& part, Range of_part, std::int64_t at) {
+            const float* from = weights<float>(part, group, of_part.begin);
+            Bf16* to = plain + (at - first) * w.inputs;
+            for (std::int64_t j = 0; j < of_part.size() * w.inputs; ++j) to[j] = Bf16(from[j]);
+          });
+          state_->pack_outputs_of(w, group, outputs, plain);
+        }
       });
-      state_->pack_outputs_of(w, group, outputs, plain);
-    }
-  });
 }
 
 void Products::pack_group(Packed& w, std::int64_t group, const Bf16* plain, int /*worker*/) {
@@ -256,8 +267,8 @@ void Products::product(const Tensor& y, const Tensor& x, const Packed& w,
                        std::span<const std::int64_t> counts, const Tensor& work) {
   if (w.type == DType::f64) return state_->product<double>(y, x, w, counts);
   if (w.type == DType::f32) return state_->product<float>(y, x, w, counts);
-  const auto run = y.dtype() == DType::bf16 ? &State::blocked_product<Bf16>
-                                            : &State::blocked_product<float>;
+  const auto run =
+      y.dtype() == DType::bf16 ? &State::blocked_product<Bf16> : &State::blocked_product<float>;
   (state_.get()->*run)(y, x, w.forward, counts, bytes_of(work), state_->worker_bytes(w));
 }
 
@@ -265,8 +276,8 @@ void Products::product_input_gradient(const Tensor& dx, const Tensor& dy, const 
                                       std::span<const std::int64_t> counts, const Tensor& work) {
   if (w.type == DType::f64) return state_->input_gradient<double>(dx, dy, w, counts);
   if (w.type == DType::f32) return state_->input_gradient<float>(dx, dy, w, counts);
-  const auto run = dx.dtype() == DType::bf16 ? &State::blocked_product<Bf16>
-                                             : &State::blocked_product<float>;
+  const auto run =
+      dx.dtype() == DType::bf16 ? &State::blocked_product<Bf16> : &State::blocked_product<float>;
   (state_.get()->*run)(dx, dy, w.backward, counts, bytes_of(work), state_->worker_bytes(w));
 }
 

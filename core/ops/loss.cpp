@@ -15,7 +15,7 @@ Tensor scalar_of(const Tensor& x, const Label& label) {
 
 Tensor row_max(const Tensor& logits) {
   Tensor top = Tensor::empty({logits.rows()}, accumulation(logits.dtype()), logits.device(),
-                                   constant(logits.label()));
+                             constant(logits.label()));
   backend(logits).row_max(top, logits);
   return top;
 }
@@ -72,14 +72,13 @@ Tensor segment_sum(const Tensor& x, const Tensor& mask, const Tensor& segment,
   const Tensor y = Tensor::empty({segments, x.columns()}, mask.dtype(), x.device(),
                                  sum("segment_sum", label, Spread::rows, set));
   backend(x).segment_sum(y, x, mask, segment);
-  return Tape::record(
-      y, {x}, false,
-      [mask, segment, rows = x.rows(), type = x.dtype(),
-       label = gradient_of(x.label())](const Tensor& dy) {
-        Tensor dx = Tensor::empty({rows, dy.columns()}, type, dy.device(), label);
-        backend(dy).segment_sum_backward(dx, dy, mask, segment);
-        return dx;
-      });
+  return Tape::record(y, {x}, false,
+                      [mask, segment, rows = x.rows(), type = x.dtype(),
+                       label = gradient_of(x.label())](const Tensor& dy) {
+                        Tensor dx = Tensor::empty({rows, dy.columns()}, type, dy.device(), label);
+                        backend(dy).segment_sum_backward(dx, dy, mask, segment);
+                        return dx;
+                      });
 }
 
 Tensor dot(const Tensor& a, const Tensor& b, double factor) {
@@ -96,8 +95,7 @@ Tensor dot(const Tensor& a, const Tensor& b, double factor) {
 
 Tensor normalise_rows(const Tensor& x) {
   require(x.label().constant, "normalise_rows: a constant is wanted, found ", x.text());
-  Tensor y =
-      Tensor::empty(x.shape(), x.dtype(), x.device(), row_wise("normalise_rows", x.label()));
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), row_wise("normalise_rows", x.label()));
   backend(x).normalise_rows(y, x);
   return y;
 }

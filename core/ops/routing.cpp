@@ -96,7 +96,7 @@ Tensor count_choices(const Tensor& chosen, const Tensor& mask, const Tensor& seg
   Label label = meet("count_choices", Meeting::product, {chosen.label(), mask.label()});
   if (segment) label = meet("count_choices", Meeting::product, {label, segment.label()});
   Tensor counts = Tensor::empty({segments, experts}, mask.dtype(), mask.device(),
-                                      constant(sum("count_choices", label, Spread::rows, set)));
+                                constant(sum("count_choices", label, Spread::rows, set)));
   backend(mask).count_choices(counts, chosen, mask, segment);
   return counts;
 }

@@ -29,8 +29,9 @@ struct Sizes {
   AttentionShape shape() const { return {heads, kv_heads, dim, 1.5 / std::sqrt(double(dim))}; }
 };
 
-// Row i and column j count from the area's top-left corner. Causal: not after the diagonal that ends
-// in the bottom-right corner. Inverse-causal: not before the one that starts in the top-left corner.
+// Row i and column j count from the area's top-left corner. Causal: not after the diagonal that
+// ends in the bottom-right corner. Inverse-causal: not before the one that starts in the top-left
+// corner.
 bool sees(const Area& area, std::int64_t query, std::int64_t key) {
   if (query < area.q_begin || query >= area.q_end) return false;
   if (key < area.k_begin || key >= area.k_end) return false;
@@ -111,8 +112,7 @@ struct Rig {
     attention.attention(y, lse, q, k, v, areas, shape,
                         work_of(attention.attention_workspace(q, k, areas, shape)));
     const std::int64_t wide = q.columns(), narrow = k.columns();
-    const Tensor fused =
-        soiled({std::max(sizes.queries, sizes.keys), wide + 2 * narrow}, type);
+    const Tensor fused = soiled({std::max(sizes.queries, sizes.keys), wide + 2 * narrow}, type);
     const Tensor dq = fused.columns(0, wide).rows(0, sizes.queries);
     const Tensor dk = fused.columns(wide, wide + narrow).rows(0, sizes.keys);
     const Tensor dv = fused.columns(wide + narrow, wide + 2 * narrow).rows(0, sizes.keys);
@@ -128,11 +128,17 @@ struct Rig {
   Operands operands(const Sizes& sizes, std::uint64_t seed) {
     const std::int64_t wide = sizes.heads * sizes.dim, narrow = sizes.kv_heads * sizes.dim;
     const std::int64_t rows = std::max(sizes.queries, sizes.keys);
-    const Tensor fused = random_tensor({rows, wide + 2 * narrow}, type, device, seed);
+    const Tensor fused = random({rows, wide + 2 * narrow}, seed);
     return {fused.columns(0, wide).rows(0, sizes.queries),
             fused.columns(wide, wide + narrow).rows(0, sizes.keys),
             fused.columns(wide + narrow, wide + 2 * narrow).rows(0, sizes.keys),
-            random_tensor({sizes.queries, wide}, type, device, seed + 1)};
+            random({sizes.queries, wide}, seed + 1)};
+  }
+  // The same numbers in every type.
+  Tensor random(const Shape& shape, std::uint64_t seed) {
+    const Tensor x = Tensor::empty(shape, type, device);
+    backend(x).copy(x, random_tensor(shape, DType::bf16, device, seed));
+    return x;
   }
 
   DType type;
@@ -141,15 +147,17 @@ struct Rig {
   Attention attention;
 };
 
-// bf16: y and gradients are rounded (2^-9), and so are probabilities and their gradients before they
-// are multiplied.
+// bf16: y and gradients are rounded (2^-9), and so are probabilities and their gradients before
+// they are multiplied.
 double tolerance(DType type) {
   return type == DType::f64 ? 1e-13 : type == DType::f32 ? 3e-6 : 0x1p-7;
 }
 
+// Against the largest of the wanted values; where all are tiny, since they cancel out, against what
+// they are sums of.
 void expect_near(const char* what, const Values& found, const Values& wanted, double relative) {
   ASSERT_EQ(found.size(), wanted.size());
-  double largest = 1e-3;
+  double largest = 0.3;
   for (const double value : wanted)
     if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
   for (std::size_t i = 0; i < found.size(); ++i) {
@@ -162,10 +170,17 @@ void expect_near(const char* what, const Values& found, const Values& wanted, do
   }
 }
 
-void expect_dense(Rig& rig, const Areas& areas, const Sizes& sizes) {
-  const auto [q, k, v, dy] = rig.operands(sizes, 20);
+constexpr std::uint64_t any_seed = 20;
+
+Results dense(const Areas& areas, const Sizes& sizes) {
+  Rig rig(DType::f64);
+  const auto [q, k, v, dy] = rig.operands(sizes, any_seed);
+  return dense(elements(q), elements(k), elements(v), elements(dy), areas, sizes);
+}
+
+void expect_equal(Rig& rig, const Areas& areas, const Sizes& sizes, const Results& wanted) {
+  const auto [q, k, v, dy] = rig.operands(sizes, any_seed);
   const Results found = rig.run(q, k, v, dy, areas, sizes);
-  const Results wanted = dense(elements(q), elements(k), elements(v), elements(dy), areas, sizes);
   const double near = tolerance(rig.type);
   expect_near("y", found.y, wanted.y, near);
   expect_near("lse", found.lse, wanted.lse, std::min(near, 3e-6));
@@ -175,11 +190,12 @@ void expect_dense(Rig& rig, const Areas& areas, const Sizes& sizes) {
 }
 
 void expect_dense(const Areas& areas, const Sizes& sizes) {
+  const Results wanted = dense(areas, sizes);
   for (const DType type : all_types)
-    for (const int threads : {1, 2, 3}) {
+    for (const int threads : {1, 3}) {
       SCOPED_TRACE(std::string(name(type)) + ", threads " + std::to_string(threads));
       Rig rig(type, threads);
-      expect_dense(rig, areas, sizes);
+      expect_equal(rig, areas, sizes, wanted);
     }
 }
 
@@ -228,8 +244,7 @@ TEST(Attention, TakesAreasWhoseKeysOverlap) {
 
 TEST(Attention, TakesPiecesOfASequenceInAnyOrder) {
   // Two of four chunks, as a rank of a balanced causal split has them, with all keys.
-  expect_dense({area(0, 80, 0, 80, Kind::causal), area(80, 160, 0, 320, Kind::causal)},
-               {160, 320});
+  expect_dense({area(0, 80, 0, 80, Kind::causal), area(80, 160, 0, 320, Kind::causal)}, {160, 320});
 }
 
 TEST(Attention, TakesAnyHeads) {
@@ -256,8 +271,7 @@ TEST(Attention, StandsLargeScores) {
     const Sizes sizes{200, 200};
     auto [q, k, v, dy] = rig.operands(sizes, 30);
     backend(q).scale(q, q, 1000);
-    const Results found =
-        rig.run(q, k, v, dy, {area(0, 200, 0, 200, Kind::causal)}, sizes);
+    const Results found = rig.run(q, k, v, dy, {area(0, 200, 0, 200, Kind::causal)}, sizes);
     for (const Values* values : {&found.y, &found.lse, &found.dq, &found.dk, &found.dv})
       for (const double value : *values) ASSERT_TRUE(std::isfinite(value));
     for (const double value : found.y) ASSERT_LE(std::abs(value), 1);
@@ -265,9 +279,10 @@ TEST(Attention, StandsLargeScores) {
 }
 
 TEST(Attention, IsAsExactWithoutBf16Instructions) {
+  const Sizes sizes{390, 390};
+  const Areas areas{area(0, 300, 0, 300, Kind::causal), area(300, 390, 0, 390, Kind::both)};
   Rig rig(DType::bf16, 2, true);
-  expect_dense(rig, {area(0, 300, 0, 300, Kind::causal), area(300, 390, 0, 390, Kind::both)},
-               {390, 390});
+  expect_equal(rig, areas, sizes, dense(areas, sizes));
 }
 
 TEST(Attention, IsBitwiseEqualInEveryRun) {

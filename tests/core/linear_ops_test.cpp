@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "tests/gradients.h"
@@ -127,6 +129,25 @@ TEST_F(LinearOp, GradientsInF32AndBf16AreNearThoseInDoubles) {
     for (std::size_t i = 0; i < 3; ++i)
       EXPECT_LE(distance(found[1][i], found[0][i]), close) << name(type) << ' ' << i;
   }
+}
+
+// Ranks are threads of one process. A BLAS that is not safe for them is wrong once in thousands of
+// products, so this finds it in most runs, not in all.
+TEST_F(LinearOp, ProductsOfSeveralRanksAtOnceAreRight) {
+  std::vector<std::thread> ranks;
+  std::atomic<int> wrong{0};
+  for (std::uint64_t rank = 0; rank < 4; ++rank)
+    ranks.emplace_back([rank, &wrong] {
+      Device own(make_cpu_backend(1));
+      const Weight w = make_weight("w", {16, 16}, own);
+      Pack pack("w", {w.get()});
+      const Tensor x = random_tensor({16, 16}, DType::f64, own, rank);
+      const auto wanted = product(x, w->value());
+      for (int i = 0; i < 5000; ++i)
+        wrong += distance(linear(x, pack)[0].to_vector<double>(), wanted) > 1e-13;
+    });
+  for (std::thread& rank : ranks) rank.join();
+  EXPECT_EQ(wrong, 0);
 }
 
 TEST_F(LinearOp, LinearWithWrongOperandsIsAnErrorThatNamesThem) {

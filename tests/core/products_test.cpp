@@ -157,8 +157,8 @@ void expect_sums(const Tensor& found, const Values& wanted, std::int64_t terms) 
 
 void expect_right(Rig& rig, const Tensor& x, const Tensor& dy, const Counts& counts, bool adds) {
   const Values weights = rig.weights(), xs = elements(x), dys = elements(dy);
-  expect_sums(rig.product(x, counts, rig.w.type),
-              plain_product(xs, rig.w, weights, counts, false), rig.w.inputs);
+  expect_sums(rig.product(x, counts, rig.w.type), plain_product(xs, rig.w, weights, counts, false),
+              rig.w.inputs);
   expect_sums(rig.input_gradient(dy, counts), plain_product(dys, rig.w, weights, counts, true),
               rig.w.outputs);
   const std::vector<Tensor> dws = rig.weight_gradients(dy, x, counts, adds);
@@ -238,9 +238,9 @@ TEST(Products, ReadAndWriteViewsOfWiderTensors) {
                  dx = elements(rig.input_gradient(dy, counts));
     for (std::int64_t r = 0; r < 69; ++r)
       for (std::int64_t c = 0; c < 300; ++c) {
-        const double wanted = c >= 3 && c < 99       ? y[std::size_t(r * 96 + c - 3)]
+        const double wanted = c >= 3 && c < 99      ? y[std::size_t(r * 96 + c - 3)]
                               : c >= 100 && c < 164 ? dx[std::size_t(r * 64 + c - 100)]
-                                                     : before[std::size_t(r * 300 + c)];
+                                                    : before[std::size_t(r * 300 + c)];
         ASSERT_EQ(after[std::size_t(r * 300 + c)], wanted) << name(type) << ' ' << r << ' ' << c;
       }
   }
@@ -310,8 +310,11 @@ std::vector<Bf16Gemm> gemms() {
 
 TEST(Gemm, EveryLevelOfBf16MultipliesAlike) {
   Device device(make_cpu_backend(1));
-  for (const auto& [m, n, k] : {std::array<std::int64_t, 3>{64, 96, 128}, {33, 65, 31}, {1, 1, 1},
-                                {70, 1000, 260}, {32, 16, 500}}) {
+  for (const auto& [m, n, k] : {std::array<std::int64_t, 3>{64, 96, 128},
+                                {33, 65, 31},
+                                {1, 1, 1},
+                                {70, 1000, 260},
+                                {32, 16, 500}}) {
     const Tensor a = random_tensor({m, k}, DType::bf16, device, 8);
     const Tensor b = random_tensor({n, k}, DType::bf16, device, 9);
     Packed w;

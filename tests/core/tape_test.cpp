@@ -181,6 +181,18 @@ TEST_F(TapeTest, NodesAreUndoneInReverseOrder) {
   EXPECT_EQ(order, (std::vector<int>{3, 2, 1, 0}));
 }
 
+TEST_F(TapeTest, NothingIsRecordedDuringBackward) {
+  Tape tape;
+  const Tensor x = tape.watch(make({2}, 1));
+  const Tape::Recording on(&tape);
+  Tape::record(Tensors{make({2}, 2)}, {x}, false, [&](std::span<const Tensor> dys) {
+    EXPECT_FALSE(Tape::is_recording());
+    return Tensors{scale(dys[0], 2)};
+  });
+  tape.backward();
+  EXPECT_TRUE(Tape::is_recording());
+}
+
 TEST_F(TapeTest, ConstantsAmongOutputsHaveNoGradients) {
   Tape tape;
   const Tensor x = tape.watch(make({2}, 1));

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <string_view>
 
 namespace pf {
 namespace {
@@ -46,6 +47,7 @@ TEST(Text, DurationsHaveTwoUnits) {
   EXPECT_EQ(duration_in_words(59.6), "1m00s");
   EXPECT_EQ(duration_in_words(245), "4m05s");
   EXPECT_EQ(duration_in_words(3599.7), "1h00m");
+  EXPECT_EQ(duration_in_words(3659), "1h01m");
   EXPECT_EQ(duration_in_words(7380), "2h03m");
   EXPECT_EQ(duration_in_words(5.0 * 86400 + 4 * 3600), "5d04h");
 }
@@ -70,6 +72,10 @@ TEST(Text, WhatIsNotUtf8IsOneByteThatIsNotShown) {
     EXPECT_EQ(first_character(bytes).bytes, 1u) << json_string(bytes);
     EXPECT_FALSE(first_character(bytes).is_printable) << json_string(bytes);
   }
+}
+
+TEST(Text, ACharacterThatIsCutOffIsNoCharacter) {
+  EXPECT_FALSE(first_character(std::string_view("語").substr(0, 2)).is_printable);
 }
 
 TEST(Text, WhatSteersATerminalIsNotShown) {
