@@ -95,7 +95,7 @@ std::string duration_in_words(double seconds) {
   if (s < 60) return fmt::format("{}s", s);
   if (s < 3600) return fmt::format("{}m{:02}s", s / 60, s % 60);
   const std::int64_t minutes = (s + 30) / 60;
-  if (minutes < 48 * 60) return fmt::format("{}h{:02}m", minutes / 60, minutes % 60);
+  if (minutes < std::int64_t{48} * 60) return fmt::format("{}h{:02}m", minutes / 60, minutes % 60);
   const std::int64_t hours = (minutes + 30) / 60;
   return fmt::format("{}d{:02}h", hours / 24, hours % 24);
 }
