@@ -46,7 +46,7 @@ struct Rig {
   // Not a number wherever it is read before it is written.
   Tensor soiled(const Shape& shape, DType type) {
     const Tensor x = Tensor::empty(shape, type, device);
-    std::memset(x.raw(), 0xff, std::size_t(shape.size()) * size_of(type));
+    if (x.size() > 0) std::memset(x.raw(), 0xff, std::size_t(shape.size()) * size_of(type));
     return x;
   }
   Tensor work_of(std::size_t bytes) { return soiled({std::int64_t(bytes)}, DType::u8); }
