@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Pentafold beside PyTorch, in turn, on the same cores and bytes: one layer, then the whole model of the
-# quickstart. Prints each line as it comes and the ratios at the end.
+# quickstart. Prints each line as it comes and the ratios at the end: each of ours over the fastest that
+# PyTorch has for it (eager or compiled, bf16 or f32: without AVX-512 its bf16 is many times slower than f32).
 #   bench/beside_pytorch.sh PYTHON [ROUNDS=3] [STEPS=40]     PYTHON: one with torch (bench/peer/README.md)
 set -euo pipefail
 
@@ -12,6 +13,8 @@ data=data/corpora
 files=("$data/english.txt" "$data/cpp.txt" "$data/german.txt" "$data/japanese.txt")
 [[ -e ${files[0]} ]] || "$root/launch/corpora" "$data"
 ninja -C "$build" --quiet pentafold bench
+slow_steps=$steps  # of PyTorch's bf16
+grep -qm1 avx512bw /proc/cpuinfo || slow_steps=2
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
@@ -37,22 +40,26 @@ EOF
   rm -rf "$out/run"
 }
 
+# peer DTYPE STEPS [--compile]
 peer() {
-  "$python" "$root/bench/peer/train_peer.py" --model moe --dtype bf16 --seq 256 --threads 2 \
-    --steps "$steps" --data "${files[@]}" "$@"
+  "$python" "$root/bench/peer/train_peer.py" --model moe --dtype "$1" --seq 256 --threads 2 \
+    --steps "$2" --data "${files[@]}" "${@:3}"
 }
 
 for ((round = 0; round < rounds; ++round)); do
   for kind in moe dense; do
     for dtype in bf16 f32; do
       rate "layer-$kind-$dtype-ours" "$build/bench/layer" "$kind" "$dtype" 2 256 "$steps"
-      rate "layer-$kind-$dtype-torch" "$python" "$root/bench/layer.py" "$kind" "$dtype" 2 256 "$steps"
     done
+    rate "layer-$kind-bf16-torch" "$python" "$root/bench/layer.py" "$kind" bf16 2 256 "$slow_steps"
+    rate "layer-$kind-f32-torch" "$python" "$root/bench/layer.py" "$kind" f32 2 256 "$steps"
   done
   rate quickstart-ours ours quickstart 2 1
   rate moe-ours ours peer_moe 1 2
-  rate moe-eager peer
-  rate moe-compiled peer --compile
+  rate moe-bf16-eager peer bf16 "$slow_steps"
+  rate moe-bf16-compiled peer bf16 "$slow_steps" --compile
+  rate moe-f32-eager peer f32 "$steps"
+  rate moe-f32-compiled peer f32 "$steps" --compile
 done
 
 "$python" - "$out" <<'EOF'
@@ -62,8 +69,9 @@ def ratio(a, *peers):
     best = max(peers, key=lambda p: statistics.median(rates[p]))
     parts = sorted(x / y for x, y in zip(rates[a], rates[best]))
     print(f"{a} / {best}: median {statistics.median(parts):.2f}, min {parts[0]:.2f}, max {parts[-1]:.2f}")
-for layer in ["moe-bf16", "moe-f32", "dense-bf16", "dense-f32"]:
-    ratio(f"layer-{layer}-ours", f"layer-{layer}-torch")
+for kind in ["moe", "dense"]:
+    ratio(f"layer-{kind}-bf16-ours", f"layer-{kind}-bf16-torch", f"layer-{kind}-f32-torch")
+    ratio(f"layer-{kind}-f32-ours", f"layer-{kind}-f32-torch")
 for run in ["quickstart-ours", "moe-ours"]:
-    ratio(run, "moe-eager", "moe-compiled")
+    ratio(run, *(f"moe-{dtype}-{way}" for dtype in ["bf16", "f32"] for way in ["eager", "compiled"]))
 EOF
