@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <string>
 
 #include "core/backend.h"
 #include "core/error.h"
@@ -15,9 +16,14 @@ std::size_t rounded(std::size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
+std::string in_mib(std::size_t bytes) {
+  return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB";
+}
+
 }  // namespace
 
-Device::Device(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
+Device::Device(std::unique_ptr<Backend> backend, std::size_t limit)
+    : backend_(std::move(backend)), limit_(limit) {}
 
 Device::~Device() {
   drop_cache();
@@ -28,9 +34,18 @@ DeviceKind Device::kind() const {
 }
 
 void Device::drop_cache() {
-  for (auto& [bytes, blocks] : cache_)
+  for (auto& [bytes, blocks] : cache_) {
     for (void* block : blocks) backend_->release(block);
+    held_ -= bytes * blocks.size();
+  }
   cache_.clear();
+}
+
+void* Device::fetch(std::size_t bytes) {
+  if (limit_ > 0 && held_ + bytes > limit_) return nullptr;
+  void* data = backend_->allocate(bytes);
+  if (data != nullptr) held_ += bytes;
+  return data;
 }
 
 void* Device::allocate(std::size_t bytes) {
@@ -43,13 +58,14 @@ void* Device::allocate(std::size_t bytes) {
       data = blocks.back();
       blocks.pop_back();
     } else {
-      data = backend_->allocate(rounded(bytes));
+      data = fetch(rounded(bytes));
       if (data == nullptr) {
         drop_cache();
-        data = backend_->allocate(rounded(bytes));
+        data = fetch(rounded(bytes));
       }
-      require(data != nullptr, "out of memory: ", bytes, " bytes asked for, ", memory_.live,
-              " live, ", memory_.peak, " at the peak");
+      require(data != nullptr, "out of memory: ", in_mib(bytes), " asked for, ",
+              in_mib(memory_.live), " live, ", in_mib(memory_.peak), " at the peak",
+              limit_ > 0 ? ", of " + in_mib(limit_) + " that a rank may use" : std::string());
     }
   }
   memory_.live += bytes;

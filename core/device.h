@@ -22,7 +22,8 @@ struct Memory {
 // and given out again. Outlives every tensor made on it. Safe to use from several threads.
 class Device {
  public:
-  explicit Device(std::unique_ptr<Backend> backend);
+  // Holds at most `limit` bytes, blocks kept for reuse included; 0: as many as there are.
+  explicit Device(std::unique_ptr<Backend> backend, std::size_t limit = 0);
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -30,8 +31,8 @@ class Device {
   Backend& backend() const { return *backend_; }
   DeviceKind kind() const;
 
-  // 64-byte aligned; null on meta and for 0 bytes. Throws Error with what is live when memory is
-  // out.
+  // 64-byte aligned; null on meta and for 0 bytes. Throws Error with what is live when memory or
+  // the limit is out.
   void* allocate(std::size_t bytes);
   void release(void* data, std::size_t bytes);
 
@@ -40,9 +41,11 @@ class Device {
 
  private:
   void drop_cache();
+  void* fetch(std::size_t bytes);  // from the backend; null when there is no more
 
   std::unique_ptr<Backend> backend_;
   mutable std::mutex mutex_;
+  std::size_t limit_, held_ = 0;  // of the backend's memory
   Memory memory_;
   std::map<std::size_t, std::vector<void*>> cache_;  // by rounded size
 };

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <exception>
 #include <new>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -39,6 +40,9 @@ constexpr const char* help =
       Prints what each key means, its type, default and range (Markdown).
   pentafold --help, --version
 
+With --mpi N, launch/pentafold trains with N processes under mpirun; under mpirun and
+srun --mpi=pmix each process is a rank, and --ranks is refused (docs/clusters.md).
+
 KEY=VALUE changes a key of the file for this call (train.steps=100, data.sources[0].path=a.txt);
 the last one wins. --ranks is parallel.ranks, --threads is parallel.threads (of each rank).
 
@@ -47,7 +51,8 @@ Examples:
   pentafold train configs/quickstart.yaml --ranks 4 train.steps=100 optimizer.lr=1e-3
   pentafold config configs/quickstart.yaml model.layers=8 > deeper.yaml
 
-SIGINT (Ctrl-C) and SIGTERM end training after the current step; a second SIGINT ends it at once.
+SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end training after the current step; a second SIGINT ends it
+at once.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 130 (SIGINT) or 143 (SIGTERM)
 ended by a signal after a whole step.
@@ -61,9 +66,13 @@ struct Command {
   std::vector<std::string> overrides;
   bool wants_docs = false;
 
-  pf::config::Config load() const {
+  // `mpi_ranks`: those of MPI's world, which decides; 0 without it.
+  pf::config::Config load(int mpi_ranks = 0) const {
     std::vector<std::string> all = overrides;
+    pf::require(mpi_ranks == 0 || ranks.empty(), "--ranks ", ranks, ": MPI has ", mpi_ranks,
+                " ranks already; leave --ranks out, or change the launcher's number");
     if (!ranks.empty()) all.push_back("parallel.ranks=" + ranks);
+    if (mpi_ranks > 0) all.push_back("parallel.ranks=" + std::to_string(mpi_ranks));
     if (!threads.empty()) all.push_back("parallel.threads=" + threads);
     return pf::load_config(file, all);
   }
@@ -115,7 +124,7 @@ std::string complaint(const CLI::App& app, const CLI::ParseError& error) {
 }
 
 // `failure` is the exit code of an Error that comes out.
-int run(int argc, char** argv, int& failure) {
+int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   failure = wrong_usage;
   if (argc < 2) {
     std::fputs(help, stderr);
@@ -151,9 +160,10 @@ int run(int argc, char** argv, int& failure) {
   }
   pf::require(!command.file.empty(), "name the FILE to ", train->parsed() ? "train" : "show",
               ", like configs/quickstart.yaml (see pentafold --help)");
-  const pf::config::Config resolved = command.load();
+  if (train->parsed() && pf::is_mpi_rank()) mpi.emplace();
+  const pf::config::Config resolved = command.load(mpi ? mpi->size() : 0);
   failure = failed;
-  if (train->parsed()) return pf::train(resolved);
+  if (train->parsed()) return pf::train(resolved, mpi ? &*mpi : nullptr);
   print(pf::to_yaml(resolved));
   return done;
 }
@@ -166,25 +176,34 @@ void open_standard_streams() {
   if (opened > 2) close(opened);
 }
 
+// Of an error that all ranks have, only rank 0 speaks: it ends the others while they still wait.
+void complain(const char* what) {
+  const std::string text = "pentafold: " + pf::mpi_prefix() + what + '\n';
+  pf::wait_for_first_rank();
+  std::fputs(text.c_str(), stderr);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   open_standard_streams();
   std::signal(SIGPIPE, SIG_IGN);
   int failure = failed;
+  // Outlives an error, so that the message comes before the end of the other ranks.
+  std::optional<pf::Mpi> mpi;
   try {
-    return run(argc, argv, failure);
+    return run(argc, argv, mpi, failure);
   } catch (const pf::Error& error) {
-    std::fprintf(stderr, "pentafold: %s\n", error.what());
+    complain(error.what());
     if (std::getenv("PENTAFOLD_DEBUG") != nullptr && !error.where().empty())
       std::fprintf(stderr, "pentafold: at %s\n", error.where().c_str());
   } catch (const std::bad_alloc&) {
-    std::fputs("pentafold: out of memory; fewer ranks or a smaller train.micro_batch need less\n",
-               stderr);
+    complain("out of memory; fewer ranks or a smaller train.micro_batch need less");
     failure = failed;
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "pentafold: %s\n", error.what());
+    complain(error.what());
     failure = failed;
   }
+  pf::end_mpi(failure);
   return failure;
 }

@@ -3,11 +3,46 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <limits>
 #include <string>
 
 namespace pf {
+namespace {
+
+// The smallest number in the file NAME of a cgroup's folder and of those above it, if any.
+std::int64_t smallest_limit(const std::string& root, std::string group, const std::string& name) {
+  std::int64_t smallest = std::numeric_limits<std::int64_t>::max();
+  for (;;) {
+    std::ifstream file(root + group + "/" + name);
+    std::int64_t limit = 0;
+    if (file >> limit) smallest = std::min(smallest, limit);  // "max" is no number
+    if (group.empty()) return smallest;
+    group.resize(group.find_last_of('/'));
+  }
+}
+
+}  // namespace
+
+// A line of /proc/self/cgroup is "NUMBER:CONTROLLERS:/GROUP", without controllers in version 2.
+std::int64_t memory_limit() {
+  std::int64_t limit = std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    const auto first = line.find(':'), second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    std::string group = line.substr(second + 1);
+    if (group == "/") group.clear();
+    if (controllers.empty())
+      limit = std::min(limit, smallest_limit("/sys/fs/cgroup", group, "memory.max"));
+    else if (controllers == "memory")
+      limit =
+          std::min(limit, smallest_limit("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes"));
+  }
+  return limit;
+}
 
 // /proc/self/stat has the start in ticks after boot as its 22nd word; the second, the name in
 // brackets, may hold spaces.

@@ -40,13 +40,27 @@ SignalScope::SignalScope() {
   action.sa_flags = SA_RESTART;  // no call of a library ends early for it
   sigemptyset(&action.sa_mask);
   require(sigaction(SIGINT, &action, &old_interrupt_) == 0 &&
-              sigaction(SIGTERM, &action, &old_terminate_) == 0,
-          "signals: SIGINT and SIGTERM can't be handled");
+              sigaction(SIGTERM, &action, &old_terminate_) == 0 &&
+              sigaction(SIGUSR1, &action, &old_user_) == 0,
+          "signals: SIGINT, SIGTERM and SIGUSR1 can't be handled");
+  sigset_t ours;
+  sigemptyset(&ours);
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) sigaddset(&ours, signal);
+  pthread_sigmask(SIG_BLOCK, &ours, &old_mask_);
+  receiver_ = std::thread([this, ours] {
+    pthread_sigmask(SIG_UNBLOCK, &ours, nullptr);
+    has_ended_.wait(false);
+  });
 }
 
 SignalScope::~SignalScope() {
+  has_ended_ = true;
+  has_ended_.notify_one();
+  receiver_.join();
+  pthread_sigmask(SIG_SETMASK, &old_mask_, nullptr);
   sigaction(SIGINT, &old_interrupt_, nullptr);
   sigaction(SIGTERM, &old_terminate_, nullptr);
+  sigaction(SIGUSR1, &old_user_, nullptr);
 }
 
 int pending_signal() {
@@ -56,6 +70,7 @@ int pending_signal() {
 std::string signal_name(int signal) {
   if (signal == SIGINT) return "SIGINT";
   if (signal == SIGTERM) return "SIGTERM";
+  if (signal == SIGUSR1) return "SIGUSR1";
   return "signal " + std::to_string(signal);
 }
 

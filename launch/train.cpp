@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <fstream>
 #include <numeric>
 #include <optional>
 #include <sstream>
@@ -74,8 +75,9 @@ std::string describe(const config::Config& config, const Mesh& mesh, const std::
 // One rank's training run.
 class Trainer {
  public:
+  // The ranks of a process share its machine's memory; `mpi`: this rank is a process.
   Trainer(const config::Config& config, const Data& data, Communicator& communicator,
-          Reporter* reporter);
+          const Mpi* mpi, Reporter* reporter);
   // The signal that ended it, or 0.
   int run();
 
@@ -108,8 +110,10 @@ class Trainer {
   std::vector<double> step_seconds_, losses_;
 };
 
-// Threads are pinned only where every rank's have processors of their own.
-int first_processor(const config::Parallel& parallel, int rank) {
+// Threads are pinned only where every rank's have processors of their own, and not under MPI, whose
+// launcher binds processes.
+int first_processor(const config::Parallel& parallel, int rank, const Mpi* mpi) {
+  if (mpi != nullptr) return -1;
   const std::int64_t wanted = parallel.ranks() * parallel.threads();
   return wanted <= std::int64_t(std::thread::hardware_concurrency())
              ? rank * int(parallel.threads())
@@ -128,14 +132,33 @@ std::vector<int> all_ranks(int count) {
   return ranks;
 }
 
+// Of one rank: what the configuration says, or its share of what this process may use.
+std::size_t memory_of_rank(const config::Config& config, const Mpi* mpi) {
+  if (config.cluster().memory() > 0) return std::size_t(config.cluster().memory());
+  return std::size_t(memory_limit() /
+                     (mpi != nullptr ? mpi->ranks_here() : config.parallel().ranks()));
+}
+
+// Reports of the watchdog go to the run's folder.
+CommunicatorOptions communicator_options(const config::Config& config) {
+  CommunicatorOptions options;
+  options.watchdog = config.debug().watchdog();
+  options.checks_calls = config.debug().check_collectives();
+  options.report = [folder = config.run().folder()](int rank, const std::string& journal) {
+    std::ofstream(folder + "/waiting." + std::to_string(rank) + ".txt") << journal;
+  };
+  return options;
+}
+
 Trainer::Trainer(const config::Config& config, const Data& data, Communicator& communicator,
-                 Reporter* reporter)
+                 const Mpi* mpi, Reporter* reporter)
     : config_(config),
       data_(data),
       reporter_(reporter),
       type_(type_of(config.run().precision())),
       device_(make_cpu_backend(int(config.parallel().threads()),
-                               first_processor(config.parallel(), communicator.rank()))),
+                               first_processor(config.parallel(), communicator.rank(), mpi)),
+              memory_of_rank(config, mpi)),
       mesh_(communicator, device_, layout_of(config), all_ranks(communicator.size())),
       model_(config.model(), {config.data().sequence(), config.train().head_chunk(), type_},
              mesh_) {
@@ -208,7 +231,7 @@ Trainer::Taken Trainer::take_step(std::int64_t step) {
   all.reserve(statistics.size());
   for (const Statistics& s : statistics) all.push_back(&s);
   Taken taken;
-  taken.statistics = over_mesh(mesh_, all, pending_signal() != 0, type_);
+  taken.statistics = over_mesh(mesh_, all, pending_signal(), type_);
 
   StepReport& report = taken.report;
   report.step = step + 1;
@@ -262,7 +285,7 @@ int Trainer::run() {
             skipped_in_a_row,
             "th time in a row (train.max_skipped); lower optimizer.lr, or look at ",
             "the data of samples ", step * config_.train().global_batch(), " and on");
-    if (last.is_stopping) signal = std::max(1, pending_signal());
+    signal = last.signal;
     const std::int64_t every = config_.train().evaluate_every();
     if (signal == 0 && every > 0 && (step + 1) % every == 0 && step + 1 < steps)
       evaluate(step + 1, false);
@@ -334,20 +357,28 @@ std::string describe(const config::Config& c, const Mesh& mesh, const std::strin
 
 }  // namespace
 
-int train(const config::Config& config) {
+int train(const config::Config& config, const Mpi* mpi) {
   const Data data(config);
-  const std::string moved = make_run_folder(config.run().folder());
-  save_config(config, config.run().folder() + "/config.yaml");
-  Reporter reporter(config.run().folder(), config.train().steps());
-  if (!moved.empty()) reporter.line(moved);
+  std::optional<Reporter> reporter;
+  if (mpi == nullptr || mpi->rank() == 0) {
+    const std::string moved = make_run_folder(config.run().folder());
+    save_config(config, config.run().folder() + "/config.yaml");
+    reporter.emplace(config.run().folder(), config.train().steps());
+    if (!moved.empty()) reporter->line(moved);
+  }
   const SignalScope signals;
+  const CommunicatorOptions options = communicator_options(config);
   int signal = 0;
-  run_thread_ranks(int(config.parallel().ranks()), [&](Communicator& communicator) {
+  const auto run_rank = [&](Communicator& communicator) {
     const bool is_first = communicator.rank() == 0;
-    Trainer trainer(config, data, communicator, is_first ? &reporter : nullptr);
+    Trainer trainer(config, data, communicator, mpi, is_first ? &*reporter : nullptr);
     const int ended_by = trainer.run();
-    if (is_first) signal = ended_by;
-  });
+    if (is_first || mpi != nullptr) signal = ended_by;
+  };
+  if (mpi != nullptr)
+    run_rank(*mpi->communicator(options));
+  else
+    run_thread_ranks(int(config.parallel().ranks()), run_rank, options);
   return signal == 0 ? 0 : 128 + signal;
 }
 

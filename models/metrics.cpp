@@ -41,7 +41,7 @@ double loss_over_mesh(const Mesh& mesh, const Statistics& statistics) {
 }
 
 StepStatistics over_mesh(const Mesh& mesh, std::span<const Statistics* const> micro_batches,
-                         bool is_stopping, DType type) {
+                         int signal, DType type) {
   std::vector<Tensor> losses, balance, z;
   std::map<int, std::vector<Tensor>> counts;
   for (const Statistics* s : micro_batches) {
@@ -73,8 +73,8 @@ StepStatistics over_mesh(const Mesh& mesh, std::span<const Statistics* const> mi
     }
   }
   Label mine = constant(dense(Spread::rows, Spread::rows, Spread::rows, Spread::layers));
-  const Tensor stop = Tensor::scalar(is_stopping, accumulation(type), mesh.device(), mine);
-  out.is_stopping = all_max(stop, mesh, everywhere).item() > 0;
+  const Tensor stop = Tensor::scalar(signal, accumulation(type), mesh.device(), mine);
+  out.signal = int(all_max(stop, mesh, everywhere).item());
   return out;
 }
 

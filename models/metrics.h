@@ -15,10 +15,10 @@ double loss_over_mesh(const Mesh& mesh, const Statistics& statistics);
 struct StepStatistics {
   double loss = 0, balance_loss = 0, z_loss = 0;
   std::vector<std::vector<double>> expert_counts;  // by MoE layer: choices that went to each expert
-  bool is_stopping = false;                        // a rank was asked to end
+  int signal = 0;                                  // that asked a rank to end
 };
 StepStatistics over_mesh(const Mesh& mesh, std::span<const Statistics* const> micro_batches,
-                         bool is_stopping, DType type);
+                         int signal, DType type);
 
 // The logits [vocabulary] of the last token of each sequence, as the head's [tokens, vocabulary]
 // has it.

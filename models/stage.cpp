@@ -1,6 +1,13 @@
 #include "models/stage.h"
 
 namespace pf {
+namespace {
+
+void enter(const Context& context, std::string layer) {
+  context.mesh->communicator().enter({context.step, context.micro_batch, std::move(layer)});
+}
+
+}  // namespace
 
 Stage::Stage(Layers& layers, Gradients& gradients, bool recomputes)
     : layers_(&layers), gradients_(&gradients), recomputes_(recomputes) {}
@@ -11,6 +18,7 @@ void Stage::forward(Flight& flight) {
   for (std::size_t l = 0; l < layers_->size(); ++l) {
     Layer& layer = *(*layers_)[l];
     Flight::Step& step = flight.steps[l];
+    enter(flight.context, "forward of " + layer.name());
     if (x) step.x = step.tape.watch(x);
     const Tape::Recording on(&step.tape);
     const bool is_inner = l > 0 && l + 1 < layers_->size();
@@ -30,6 +38,7 @@ void Stage::backward(Flight& flight, bool is_last) {
   Tensor dy;
   for (std::size_t l = layers_->size(); l-- > 0;) {
     Flight::Step& step = flight.steps[l];
+    enter(flight.context, "backward of " + (*layers_)[l]->name());
     if (dy) {
       const Tensor ys[] = {step.y}, dys[] = {dy};
       step.tape.backward(ys, dys);
@@ -45,7 +54,10 @@ void Stage::backward(Flight& flight, bool is_last) {
 Tensor Stage::evaluate(Context& context) {
   const Tape::Recording pause(nullptr);
   Tensor x;
-  for (const auto& layer : *layers_) x = layer->forward(x, context);
+  for (const auto& layer : *layers_) {
+    enter(context, "evaluation in " + layer->name());
+    x = layer->forward(x, context);
+  }
   return x;
 }
 

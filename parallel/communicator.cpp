@@ -16,6 +16,42 @@ std::string text(const Call& call) {
   return out.str();
 }
 
+std::string seconds_text(double seconds) {
+  std::ostringstream out;
+  out << seconds << " s";
+  return out.str();
+}
+
+std::string text(const Place& place) {
+  std::string out;
+  const auto add = [&](const std::string& part) { out += (out.empty() ? "" : ", ") + part; };
+  if (place.step >= 0) add("step " + std::to_string(place.step + 1));
+  if (place.micro_batch >= 0) add("micro-batch " + std::to_string(place.micro_batch));
+  if (!place.layer.empty()) add(place.layer);
+  return out;
+}
+
+std::uint64_t Journal::add(const Call& call) {
+  entries_[count_ % kept] = {call, place, false};
+  return count_++;
+}
+
+void Journal::end(std::uint64_t number) {
+  if (number + kept >= count_) entries_[number % kept].has_ended = true;
+}
+
+std::string Journal::text() const {
+  std::ostringstream out;
+  for (std::uint64_t n = count_ > kept ? count_ - kept : 0; n < count_; ++n) {
+    const Entry& entry = entries_[n % kept];
+    const std::string where = pf::text(entry.place);
+    out << "  #" << n << ' ' << pf::text(entry.call);
+    if (!where.empty()) out << "; " << where;
+    out << (entry.has_ended ? "\n" : "; waits\n");
+  }
+  return out.str();
+}
+
 void count(std::vector<Traffic>& traffic, const Call& call, std::size_t bytes) {
   const std::string set = name(call.set);
   auto found = std::ranges::find_if(

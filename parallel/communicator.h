@@ -2,6 +2,7 @@
 // send/receive; everything else is built on them once.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -54,6 +55,45 @@ struct Traffic {
 };
 void count(std::vector<Traffic>& traffic, const Call& call, std::size_t bytes);
 
+// Where a rank is in its program, for reports; -1 and empty: not there.
+struct Place {
+  std::int64_t step = -1, micro_batch = -1;
+  std::string layer;
+};
+std::string seconds_text(double seconds);  // "600 s"
+std::string text(const Place& place);      // "step 3, micro-batch 2, layers.1"; may be empty
+
+// The last calls of a rank, each with the place that it was made from.
+class Journal {
+ public:
+  static constexpr std::size_t kept = 64;
+
+  std::uint64_t add(const Call& call);  // its number, from 0
+  void end(std::uint64_t number);
+  // A line for each, oldest first: "  #12 all_reduce on dp of w: f32 [4, 8]; step 3, head; waits".
+  std::string text() const;
+
+  Place place;  // of the calls to come
+
+ private:
+  struct Entry {
+    Call call;
+    Place place;
+    bool has_ended = false;
+  };
+  std::array<Entry, kept> entries_;
+  std::uint64_t count_ = 0;
+};
+
+struct CommunicatorOptions {
+  // Seconds in one wait after which it is an Error that names the call, its place and the ranks
+  // that are missing; 0: never. Each rank that waits so long hands its journal to `report`.
+  double watchdog = 0;
+  std::function<void(int rank, const std::string& journal)> report;
+  // Ranks compare what calls say of themselves (thread ranks always do).
+  bool checks_calls = false;
+};
+
 // One rank's end of the line, used by that rank's thread only. Several calls may be in flight; they
 // end in any order, and whoever waits for one makes progress with all of its rank.
 class Communicator {
@@ -73,15 +113,24 @@ class Communicator {
   virtual std::unique_ptr<Pending> receive(int from, const Call& call, Bytes bytes) = 0;
 
   // Ends all ranks: everyone who waits, now or later, throws Error with the first such message.
+  // Under MPI it is the caller that throws; end_mpi() then ends the others.
   virtual void abort(const std::string& message) = 0;
 
   virtual const std::vector<Traffic>& traffic() const = 0;
+
+  // Says where the program is, for those who look into why it waits.
+  void enter(Place place) { journal_.place = std::move(place); }
+  const Journal& journal() const { return journal_; }
+
+ protected:
+  Journal journal_;
 };
 
 // Runs body on `ranks` threads, each with its own communicator of one world. When one throws, the
 // others are woken; rethrows the first failure as Error, "rank 2: ..." before its text. Ranks that
 // wait for one whose body has returned, or for each other, are a failure too, never a hang.
-void run_thread_ranks(int ranks, const std::function<void(Communicator&)>& body);
+void run_thread_ranks(int ranks, const std::function<void(Communicator&)>& body,
+                      const CommunicatorOptions& options = {});
 
 // Nothing moves and nobody else is there: rank `rank` of `size`. Counts what would have moved.
 class FakeCommunicator : public Communicator {

@@ -2,6 +2,7 @@
 // into the receiver's and by the receiver's thread, when all ranks of the group have made the call.
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -17,6 +18,8 @@
 
 namespace pf {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 class ThreadPending;
 
@@ -44,16 +47,17 @@ struct Group {
 // What the ranks share: groups, where each rank sleeps, and the first failure.
 class World {
  public:
-  explicit World(int ranks);
+  World(int ranks, const CommunicatorOptions& options);
 
+  const CommunicatorOptions& options() const { return options_; }
   int size() const { return int(seats_.size()); }
   Group& group(std::span<const int> ranks, bool is_pair);
 
   // The number of times that something happened to this rank.
   std::uint64_t events(int rank) const { return seats_[std::size_t(rank)].events; }
   void wake(int rank);
-  // Until events(rank) is no longer `seen`. When no rank is left awake, all fail.
-  void sleep(int rank, std::uint64_t seen, const ThreadPending& reason);
+  // Until events(rank) is no longer `seen`, or `until`. When no rank is left awake, all fail.
+  void sleep(int rank, std::uint64_t seen, const ThreadPending& reason, Clock::time_point until);
 
   // The first failure counts. `nobody`: the text itself names the ranks.
   static constexpr int nobody = -1;
@@ -72,6 +76,7 @@ class World {
 
   std::string who_waits();
 
+  CommunicatorOptions options_;
   bool spins_;
   std::deque<Seat> seats_;
   std::atomic<int> asleep_{0};  // or ended
@@ -112,6 +117,7 @@ class ThreadCommunicator : public Communicator {
   std::unique_ptr<Pending> post(Membership membership, const Call& call,
                                 std::vector<ConstBytes> send, std::vector<Bytes> receive);
   void wake_others(const Group& group);
+  void give_up(const ThreadPending& pending);  // the watchdog's time is over
 
   World* world_;
   int rank_;
@@ -124,11 +130,12 @@ class ThreadCommunicator : public Communicator {
 class ThreadPending : public Pending {
  public:
   ThreadPending(ThreadCommunicator& communicator, Group& group, std::size_t place, const Call& call,
-                std::vector<ConstBytes> send, std::vector<Bytes> receive)
+                std::uint64_t number, std::vector<ConstBytes> send, std::vector<Bytes> receive)
       : communicator_(&communicator),
         group_(&group),
         place_(place),
         call_(call),
+        number_(number),
         send_(std::move(send)),
         receive_(std::move(receive)) {}
   ~ThreadPending() override;
@@ -146,6 +153,8 @@ class ThreadPending : public Pending {
   int rank() const { return group_->ranks[place_]; }
   std::string text() const { return pf::text(call_); }
   std::string text_of_wait() const;
+  std::string missing() const;  // ranks that have not made the call: "1, 3"
+  std::uint64_t number() const { return number_; }
 
  private:
   void check_alike(const ThreadPending& other, std::uint64_t number) const;
@@ -155,6 +164,7 @@ class ThreadPending : public Pending {
   Group* group_;
   std::size_t place_;
   Call call_;
+  std::uint64_t number_;  // in the journal
   std::vector<ConstBytes> send_;
   std::vector<Bytes> receive_;
   std::shared_ptr<Round> round_;  // null: not joined
@@ -164,8 +174,9 @@ class ThreadPending : public Pending {
 // ---- World ----
 
 // Spinning pays only where every rank has a processor.
-World::World(int ranks)
-    : spins_(ranks <= int(std::thread::hardware_concurrency())),
+World::World(int ranks, const CommunicatorOptions& options)
+    : options_(options),
+      spins_(ranks <= int(std::thread::hardware_concurrency())),
       seats_(std::size_t(ranks)),
       ended_(std::size_t(ranks)) {}
 
@@ -193,7 +204,8 @@ void World::wake(int rank) {
   seat.changed.notify_one();
 }
 
-void World::sleep(int rank, std::uint64_t seen, const ThreadPending& reason) {
+void World::sleep(int rank, std::uint64_t seen, const ThreadPending& reason,
+                  Clock::time_point until) {
   constexpr int spins = 2000;  // some microseconds: about what sleeping and waking costs
   Seat& seat = seats_[std::size_t(rank)];
   for (int i = 0; spins_ && i < spins; ++i) {
@@ -211,8 +223,13 @@ void World::sleep(int rank, std::uint64_t seen, const ThreadPending& reason) {
   // Only a rank that is awake wakes another, so that nobody would come.
   if (is_last) fail(nobody, who_waits());
   std::unique_lock lock(seat.mutex);
-  seat.changed.wait(lock, [&] { return seat.events != seen; });
+  const auto is_woken = [&] { return seat.events != seen; };
+  if (until == Clock::time_point::max())
+    seat.changed.wait(lock, is_woken);
+  else
+    seat.changed.wait_until(lock, until, is_woken);
   seat.reason = nullptr;
+  if (std::exchange(seat.sleeps, false)) --asleep_;
 }
 
 std::string World::who_waits() {
@@ -333,6 +350,15 @@ std::string ThreadPending::text_of_wait() const {
   return out.str();
 }
 
+std::string ThreadPending::missing() const {
+  std::string out;
+  const std::lock_guard lock(group_->mutex);
+  for (std::size_t i = 0; i < round_->posts.size(); ++i)
+    if (round_->posts[i] == nullptr)
+      out += (out.empty() ? "" : ", ") + std::to_string(group_->ranks[i]);
+  return out;
+}
+
 void ThreadPending::check_alike(const ThreadPending& other, std::uint64_t number) const {
   const Call &a = other.call_, &b = call_;
   const bool alike = std::string_view(a.kind) == b.kind && a.set == b.set && a.type == b.type &&
@@ -421,8 +447,9 @@ std::unique_ptr<Pending> ThreadCommunicator::post(Membership membership, const C
   for (std::size_t i = 0; i < send.size(); ++i)
     if (i != membership.place) bytes += send[i].size();
   count(traffic_, call, bytes);
-  auto pending = std::make_unique<ThreadPending>(*this, group, membership.place, call,
-                                                 std::move(send), std::move(receive));
+  auto pending =
+      std::make_unique<ThreadPending>(*this, group, membership.place, call, journal_.add(call),
+                                      std::move(send), std::move(receive));
   bool is_last = false;
   try {
     is_last = pending->join();
@@ -448,17 +475,36 @@ void ThreadCommunicator::progress() {
     world_->fail(World::nobody, error.what(), error.where());
     throw;
   }
-  std::erase_if(flight_, [](const ThreadPending* pending) { return pending->is_done(); });
+  std::erase_if(flight_, [&](const ThreadPending* pending) {
+    if (pending->is_done()) journal_.end(pending->number());
+    return pending->is_done();
+  });
 }
 
 void ThreadCommunicator::wait(const ThreadPending& pending) {
+  const double seconds = world_->options().watchdog;
+  const auto until = seconds > 0 ? Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                                      std::chrono::duration<double>(seconds))
+                                 : Clock::time_point::max();
   for (;;) {
     const std::uint64_t seen = world_->events(rank_);
     progress();
     if (pending.is_done()) return;
     world_->throw_if_failed();
-    world_->sleep(rank_, seen, pending);
+    if (Clock::now() >= until) give_up(pending);
+    world_->sleep(rank_, seen, pending, until);
   }
+}
+
+void ThreadCommunicator::give_up(const ThreadPending& pending) {
+  const CommunicatorOptions& options = world_->options();
+  if (options.report) options.report(rank_, journal_.text());
+  const std::string missing = pending.missing(), place = text(journal_.place);
+  world_->fail(World::nobody, pending.text_of_wait() + (place.empty() ? "" : " at " + place) +
+                                  " for over " + seconds_text(options.watchdog) +
+                                  (missing.empty() ? "; a rank has not fetched its part"
+                                                   : "; missing: rank " + missing));
+  world_->throw_if_failed();
 }
 
 void ThreadCommunicator::forget(ThreadPending& pending) {
@@ -482,9 +528,10 @@ void run_rank(World& world, int rank, const std::function<void(Communicator&)>& 
 
 }  // namespace
 
-void run_thread_ranks(int ranks, const std::function<void(Communicator&)>& body) {
+void run_thread_ranks(int ranks, const std::function<void(Communicator&)>& body,
+                      const CommunicatorOptions& options) {
   require(ranks > 0, "thread ranks: ", ranks, "; at least one is wanted");
-  World world(ranks);
+  World world(ranks, options);
   std::vector<std::thread> threads;
   try {
     for (int r = 0; r < ranks; ++r)

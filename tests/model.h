@@ -248,7 +248,7 @@ inline Outcome SmallModel::step(const Samples& samples, std::int64_t step) {
   std::vector<const Statistics*> all;
   all.reserve(statistics.size());
   for (const Statistics& s : statistics) all.push_back(&s);
-  const StepStatistics sums = over_mesh(*mesh_, all, false, recipe_.type);
+  const StepStatistics sums = over_mesh(*mesh_, all, 0, recipe_.type);
   out.loss = sums.loss;
   out.balance_loss = sums.balance_loss;
   out.z_loss = sums.z_loss;

@@ -91,7 +91,7 @@ StepStatistics losses_of(const Case& c) {
     std::vector<const Statistics*> all;
     all.reserve(contexts.size());
     for (const Context& context : contexts) all.push_back(&context.statistics);
-    out = over_mesh(mesh, all, false, DType::f64);
+    out = over_mesh(mesh, all, 0, DType::f64);
   });
   return out;
 }

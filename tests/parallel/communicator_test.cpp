@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <numeric>
 #include <random>
@@ -380,6 +381,53 @@ TEST(ThreadCommunicator, HundredsOfRanksShareTwoCores) {
       expect_told(parcels, ranks(count), round);
     }
   });
+}
+
+TEST(ThreadCommunicator, TheWatchdogNamesWhoIsMissingAndWhatWasCalledBefore) {
+  std::atomic<int> reports{0};
+  CommunicatorOptions options;
+  options.watchdog = 0.2;
+  options.report = [&](int rank, const std::string& journal) {
+    EXPECT_NE(rank, 1);
+    EXPECT_EQ(journal,
+              "  #0 all_gather on dp of x: f64 [4, 2]\n"
+              "  #1 all_reduce on dp of x: f64 [4, 2]; step 4, micro-batch 2, layers.1; waits\n");
+    ++reports;
+  };
+  std::atomic<bool> has_failed{false};
+  std::string found = "no failure";
+  try {
+    run_thread_ranks(
+        3,
+        [&](Communicator& communicator) {
+          tell(communicator, ranks(3), call_of("all_gather")).pending->wait();
+          while (communicator.rank() == 1 && !has_failed)
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+          communicator.enter({3, 2, "layers.1"});
+          try {
+            tell(communicator, ranks(3), call_of("all_reduce")).pending->wait();
+          } catch (const Error&) {
+            has_failed = true;
+            throw;
+          }
+        },
+        options);
+  } catch (const Error& error) {
+    found = error.what();
+  }
+  EXPECT_TRUE(has(found,
+                  "waits in all_reduce on dp of x: f64 [4, 2] at step 4, micro-batch 2, "
+                  "layers.1 for over 0.2 s; missing: rank 1"))
+      << found;
+  EXPECT_GE(reports, 1);
+}
+
+TEST(Journal, KeepsTheLast64Calls) {
+  Journal journal;
+  for (int i = 0; i < 70; ++i) journal.end(journal.add(call_of("all_gather")));
+  const std::string text = journal.text();
+  EXPECT_EQ(std::ranges::count(text, '\n'), 64);
+  EXPECT_EQ(text.find("  #6 all_gather on dp of x: f64 [4, 2]\n"), 0u) << text;
 }
 
 TEST(FakeCommunicator, CountsWhatTheThreadsSend) {

@@ -1,0 +1,502 @@
+#include <sched.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <map>
+#include <optional>
+#include <thread>
+
+// Without the C++ bindings, which MPI 3 has removed.
+#define OMPI_SKIP_MPICXX 1
+#include <mpi.h>
+
+#include "core/error.h"
+#include "parallel/mpi.h"
+
+namespace pf {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// MPI counts in int.
+constexpr std::size_t largest_message = std::size_t{1} << 30;
+
+void check(int code, const char* what) {
+  if (code == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING];
+  int length = 0;
+  MPI_Error_string(code, text, &length);
+  throw Error(std::string("MPI: ") + what + ": " + std::string(text, std::size_t(length)));
+}
+
+bool is_running() {
+  int is_started = 0, has_ended = 0;
+  MPI_Initialized(&is_started);
+  MPI_Finalized(&has_ended);
+  return is_started != 0 && has_ended == 0;
+}
+
+int world_rank() {
+  int rank = 0;
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  return rank;
+}
+
+std::uint64_t hash(std::string_view bytes) {  // FNV-1a
+  std::uint64_t h = 14695981039346656037u;
+  for (const char c : bytes) h = (h ^ std::uint8_t(c)) * 1099511628211u;
+  return h;
+}
+
+// What a rank says of a call to the others before it sends, when calls are checked.
+struct Header {
+  std::uint64_t alike = 0;  // equal where the calls are
+  char text[248] = {};
+
+  Header() = default;
+  explicit Header(const Call& call) {
+    Call same = call;
+    same.tensor.clear();
+    if (call.is_uneven) same.shape = {};
+    alike = hash(pf::text(same));
+    const std::string full = pf::text(call);
+    std::copy_n(full.data(), std::min(full.size(), sizeof text - 1), text);
+  }
+};
+static_assert(sizeof(Header) == 256);
+
+// Ranks that make calls together; each has a tag of its own for data, and the next one for headers.
+struct Group {
+  std::vector<int> ranks;
+  int tag = 0;
+  std::uint64_t calls = 0;   // made so far by this rank
+  std::uint64_t posted = 0;  // of these, those whose data is on its way
+};
+
+class MpiPending;
+
+class MpiCommunicator : public Communicator {
+ public:
+  MpiCommunicator(MPI_Comm comm, CommunicatorOptions options, int ranks_here);
+  ~MpiCommunicator() override;
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  std::unique_ptr<Pending> exchange(std::span<const int> group, const Call& call,
+                                    std::vector<ConstBytes> send,
+                                    std::vector<Bytes> receive) override;
+  std::unique_ptr<Pending> send(int to, const Call& call, ConstBytes bytes) override;
+  std::unique_ptr<Pending> receive(int from, const Call& call, Bytes bytes) override;
+  void abort(const std::string& message) override;
+  const std::vector<Traffic>& traffic() const override { return traffic_; }
+
+  // For MpiPending.
+  MPI_Comm comm() const { return comm_; }
+  bool checks_calls() const { return options_.checks_calls; }
+  void progress();
+  void wait(const MpiPending& pending);
+  void forget(MpiPending& pending) { std::erase(flight_, &pending); }
+  void fail(const std::string& message);
+
+ private:
+  Group& find(std::span<const int> ranks);
+  std::unique_ptr<Pending> post(Group& group, const Call& call, std::vector<ConstBytes> send,
+                                std::vector<Bytes> receive);
+  [[noreturn]] void give_up(const MpiPending& pending);
+  void throw_if_failed() const { require(failure_.empty(), failure_); }
+
+  MPI_Comm comm_;
+  CommunicatorOptions options_;
+  int rank_ = 0, size_ = 0, largest_tag_ = 0;
+  bool is_crowded_;  // more ranks than processors here
+  std::map<std::vector<int>, Group> groups_;
+  std::map<std::pair<int, int>, Group> pairs_;  // from, to
+  std::vector<MpiPending*> flight_;
+  std::vector<Traffic> traffic_;
+  std::string failure_;
+};
+
+// One rank's part in a call: headers, if calls are checked, then data.
+class MpiPending : public Pending {
+ public:
+  MpiPending(MpiCommunicator& communicator, Group& group, const Call& call, std::uint64_t number,
+             std::vector<ConstBytes> send, std::vector<Bytes> receive)
+      : communicator_(&communicator),
+        group_(&group),
+        call_(call),
+        number_(number),
+        place_in_group_(group.calls++),
+        send_(std::move(send)),
+        receive_(std::move(receive)) {
+    if (communicator.checks_calls()) post_headers();
+    advance();
+  }
+  ~MpiPending() override {
+    communicator_->forget(*this);
+    // While an exception passes, that is the cause; MPI is used no more then.
+    if (!is_done_ && std::uncaught_exceptions() == 0)
+      communicator_->fail(pf::text(call_) + " was dropped before it had ended");
+  }
+
+  bool poll() override {
+    communicator_->progress();
+    return is_done_;
+  }
+  void wait() override { communicator_->wait(*this); }
+
+  // What can be done without waiting.
+  void advance();
+  bool is_done() const { return is_done_; }
+  std::uint64_t number() const { return number_; }
+  std::string text_of_wait() const {
+    std::string out = "waits in " + pf::text(call_);
+    if (group_->ranks.size() == 2 && receive_.size() == 2 && send_[0].empty() && send_[1].empty())
+      out += " from rank " + std::to_string(group_->ranks[0]);
+    return out;
+  }
+  std::string missing() const;
+
+ private:
+  enum class Kind : std::uint8_t { sending, receiving };
+  struct Message {
+    int peer;  // rank
+    Kind kind;
+    std::size_t bytes;
+  };
+
+  bool is_self(std::size_t i) const { return group_->ranks[i] == communicator_->rank(); }
+  void post_headers();
+  void post_data();
+  void check_headers() const;
+  bool test();  // whether all messages under way have ended
+
+  MpiCommunicator* communicator_;
+  Group* group_;
+  Call call_;
+  std::uint64_t number_, place_in_group_;
+  std::vector<ConstBytes> send_;
+  std::vector<Bytes> receive_;
+  Header own_;
+  std::vector<Header> headers_;  // of the group's ranks
+  std::vector<MPI_Request> requests_;
+  std::vector<Message> messages_;  // of the requests
+  bool is_agreed_ = false, has_posted_ = false, is_done_ = false;
+};
+
+void MpiPending::post_headers() {
+  own_ = Header(call_);
+  headers_.assign(group_->ranks.size(), own_);
+  for (std::size_t i = 0; i < group_->ranks.size(); ++i) {
+    if (is_self(i)) continue;
+    const int peer = group_->ranks[i];
+    MPI_Request request = MPI_REQUEST_NULL;
+    check(MPI_Irecv(&headers_[i], sizeof(Header), MPI_BYTE, peer, group_->tag + 1,
+                    communicator_->comm(), &request),
+          "receive");
+    requests_.push_back(request);
+    messages_.push_back({peer, Kind::receiving, sizeof(Header)});
+    check(MPI_Isend(&own_, sizeof(Header), MPI_BYTE, peer, group_->tag + 1, communicator_->comm(),
+                    &request),
+          "send");
+    requests_.push_back(request);
+    messages_.push_back({peer, Kind::sending, sizeof(Header)});
+  }
+}
+
+void MpiPending::check_headers() const {
+  for (std::size_t i = 0; i < headers_.size(); ++i) {
+    if (headers_[i].alike == own_.alike) continue;
+    // All ranks name the pair in the same order.
+    const int peer = group_->ranks[i], self = communicator_->rank();
+    const char *lower = peer < self ? headers_[i].text : own_.text,
+               *upper = peer < self ? own_.text : headers_[i].text;
+    require(false, "ranks make different calls: rank ", std::min(peer, self), " makes ", lower,
+            ", rank ", std::max(peer, self), " makes ", upper, ", as call ", place_in_group_,
+            " of their group");
+  }
+}
+
+void MpiPending::post_data() {
+  for (std::size_t i = 0; i < group_->ranks.size(); ++i) {
+    const ConstBytes from = send_[i];
+    const Bytes to = receive_[i];
+    if (is_self(i)) {
+      require(from.size() == to.size() || from.empty() || to.empty(), "rank ",
+              communicator_->rank(), " sends ", from.size(), " bytes to itself in ",
+              pf::text(call_), " and wants ", to.size());
+      if (from.data() != nullptr && to.data() != nullptr && from.data() != to.data())
+        std::memcpy(to.data(), from.data(), to.size());
+      continue;
+    }
+    const int peer = group_->ranks[i];
+    MPI_Request request = MPI_REQUEST_NULL;
+    for (std::size_t at = 0; to.data() != nullptr && at < to.size(); at += largest_message) {
+      const std::size_t bytes = std::min(largest_message, to.size() - at);
+      check(MPI_Irecv(to.data() + at, int(bytes), MPI_BYTE, peer, group_->tag,
+                      communicator_->comm(), &request),
+            "receive");
+      requests_.push_back(request);
+      messages_.push_back({peer, Kind::receiving, bytes});
+    }
+    for (std::size_t at = 0; from.data() != nullptr && at < from.size(); at += largest_message) {
+      const std::size_t bytes = std::min(largest_message, from.size() - at);
+      check(MPI_Isend(from.data() + at, int(bytes), MPI_BYTE, peer, group_->tag,
+                      communicator_->comm(), &request),
+            "send");
+      requests_.push_back(request);
+      messages_.push_back({peer, Kind::sending, bytes});
+    }
+  }
+}
+
+bool MpiPending::test() {
+  if (requests_.empty()) return true;
+  std::vector<MPI_Status> statuses(requests_.size());
+  int is_all = 0;
+  const int code = MPI_Testall(int(requests_.size()), requests_.data(), &is_all, statuses.data());
+  for (std::size_t i = 0; i < requests_.size(); ++i) {
+    const Message& message = messages_[i];
+    const bool has_failed = code == MPI_ERR_IN_STATUS && statuses[i].MPI_ERROR != MPI_SUCCESS &&
+                            statuses[i].MPI_ERROR != MPI_ERR_PENDING;
+    if (has_failed) {
+      int kind = MPI_SUCCESS;
+      MPI_Error_class(statuses[i].MPI_ERROR, &kind);
+      require(kind != MPI_ERR_TRUNCATE, "rank ", message.peer, " sends more bytes to rank ",
+              communicator_->rank(), " than it wants, ", message.bytes, ", in ", pf::text(call_));
+      check(statuses[i].MPI_ERROR, "a message");
+    }
+    if (is_all == 0 || message.kind == Kind::sending) continue;
+    int came = 0;
+    MPI_Get_count(&statuses[i], MPI_BYTE, &came);
+    require(std::size_t(came) == message.bytes, "rank ", message.peer, " sends ", came,
+            " bytes to rank ", communicator_->rank(), " in ", pf::text(call_), ", but rank ",
+            communicator_->rank(), " wants ", message.bytes);
+  }
+  if (code != MPI_ERR_IN_STATUS) check(code, "a message");
+  return is_all != 0;
+}
+
+void MpiPending::advance() {
+  if (is_done_) return;
+  if (!is_agreed_) {
+    if (!test()) return;
+    if (communicator_->checks_calls()) check_headers();
+    requests_.clear();
+    messages_.clear();
+    is_agreed_ = true;
+  }
+  if (!has_posted_) {
+    if (group_->posted != place_in_group_) return;  // messages of one tag keep their order
+    post_data();
+    ++group_->posted;
+    has_posted_ = true;
+  }
+  is_done_ = test();
+}
+
+std::string MpiPending::missing() const {
+  std::vector<int> peers;
+  for (std::size_t i = 0; i < requests_.size(); ++i) {
+    if (messages_[i].kind == Kind::sending || requests_[i] == MPI_REQUEST_NULL) continue;
+    int has_come = 0;
+    MPI_Request_get_status(requests_[i], &has_come, MPI_STATUS_IGNORE);
+    if (has_come == 0) peers.push_back(messages_[i].peer);
+  }
+  std::ranges::sort(peers);
+  peers.erase(std::ranges::unique(peers).begin(), peers.end());
+  std::string out;
+  for (const int peer : peers) out += (out.empty() ? "" : ", ") + std::to_string(peer);
+  return out;
+}
+
+MpiCommunicator::MpiCommunicator(MPI_Comm comm, CommunicatorOptions options, int ranks_here)
+    : comm_(comm),
+      options_(std::move(options)),
+      is_crowded_(ranks_here > int(std::thread::hardware_concurrency())) {
+  check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "error handler");
+  MPI_Comm_rank(comm_, &rank_);
+  MPI_Comm_size(comm_, &size_);
+  void* value = nullptr;
+  int is_set = 0;
+  MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, &value, &is_set);
+  largest_tag_ = is_set != 0 ? *static_cast<int*>(value) : 32767;
+}
+
+MpiCommunicator::~MpiCommunicator() {
+  if (std::uncaught_exceptions() == 0 && failure_.empty() && is_running()) MPI_Comm_free(&comm_);
+}
+
+// The tag follows from the ranks alone. Two groups of one tag would mix up messages of those who
+// are in both, and these see it here.
+Group& MpiCommunicator::find(std::span<const int> ranks) {
+  const auto [found, is_new] = groups_.try_emplace({ranks.begin(), ranks.end()});
+  Group& group = found->second;
+  if (!is_new) return group;
+  group.ranks.assign(ranks.begin(), ranks.end());
+  const bool fits = std::ranges::find(ranks, rank_) != ranks.end() &&
+                    std::ranges::all_of(ranks, [&](int r) { return r >= 0 && r < size_; });
+  if (!fits) groups_.erase(found);
+  require(fits, "rank ", rank_, " of ", size_,
+          ": not in the group, or the group is not of the world");
+  const std::string_view bytes(reinterpret_cast<const char*>(ranks.data()), ranks.size_bytes());
+  group.tag = 2 + 2 * int(hash(bytes) % std::uint64_t(largest_tag_ / 2 - 2));
+  for (const auto& [others, other] : groups_)
+    require(&other == &group || other.tag != group.tag, "two groups of ", others.size(), " and ",
+            ranks.size(), " ranks have the same MPI tag ", group.tag);
+  return group;
+}
+
+std::unique_ptr<Pending> MpiCommunicator::exchange(std::span<const int> group, const Call& call,
+                                                   std::vector<ConstBytes> send,
+                                                   std::vector<Bytes> receive) {
+  require(send.size() == group.size() && receive.size() == group.size(), text(call), ": ",
+          send.size(), " and ", receive.size(), " pieces for ", group.size(), " ranks");
+  return post(find(group), call, std::move(send), std::move(receive));
+}
+
+// A pair is a group whose first rank sends to its second; tag 0.
+std::unique_ptr<Pending> MpiCommunicator::send(int to, const Call& call, ConstBytes bytes) {
+  Group& pair = pairs_[{rank_, to}];
+  pair.ranks = {rank_, to};
+  return post(pair, call, {{}, bytes}, {{}, {}});
+}
+
+std::unique_ptr<Pending> MpiCommunicator::receive(int from, const Call& call, Bytes bytes) {
+  Group& pair = pairs_[{from, rank_}];
+  pair.ranks = {from, rank_};
+  return post(pair, call, {{}, {}}, {bytes, {}});
+}
+
+std::unique_ptr<Pending> MpiCommunicator::post(Group& group, const Call& call,
+                                               std::vector<ConstBytes> send,
+                                               std::vector<Bytes> receive) {
+  throw_if_failed();
+  std::size_t bytes = 0;
+  for (std::size_t i = 0; i < send.size(); ++i)
+    if (group.ranks[i] != rank_) bytes += send[i].size();
+  count(traffic_, call, bytes);
+  auto pending = std::make_unique<MpiPending>(*this, group, call, journal_.add(call),
+                                              std::move(send), std::move(receive));
+  if (pending->is_done())
+    journal_.end(pending->number());
+  else
+    flight_.push_back(pending.get());
+  return pending;
+}
+
+void MpiCommunicator::progress() {
+  throw_if_failed();
+  for (MpiPending* pending : flight_) pending->advance();
+  std::erase_if(flight_, [&](const MpiPending* pending) {
+    if (pending->is_done()) journal_.end(pending->number());
+    return pending->is_done();
+  });
+}
+
+// Spins for a while, then lets others run, then sleeps in short spells: a rank that waits long for
+// one on the same processor must not take its time.
+void MpiCommunicator::wait(const MpiPending& pending) {
+  constexpr int spins = 2000, yields = 4000;
+  const auto begin = Clock::now();
+  for (int i = is_crowded_ ? spins : 0; !pending.is_done(); ++i) {
+    progress();
+    if (pending.is_done() || i < spins) continue;
+    if (i < yields) {
+      sched_yield();
+      continue;
+    }
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    if (options_.watchdog > 0 && seconds > options_.watchdog) give_up(pending);
+  }
+}
+
+void MpiCommunicator::give_up(const MpiPending& pending) {
+  if (options_.report) options_.report(rank_, journal_.text());
+  const std::string place = text(journal_.place), missing = pending.missing();
+  fail(pending.text_of_wait() + (place.empty() ? "" : " at " + place) + " for over " +
+       seconds_text(options_.watchdog) +
+       (missing.empty() ? "; a rank has not fetched its part" : "; missing: rank " + missing));
+  throw Error(failure_);
+}
+
+void MpiCommunicator::fail(const std::string& message) {
+  if (failure_.empty()) failure_ = message;
+}
+
+void MpiCommunicator::abort(const std::string& message) {
+  fail(message);
+  throw Error(message);
+}
+
+}  // namespace
+
+bool is_mpi_rank() {
+  const auto variable = [](const char* name) { return std::getenv(name) != nullptr; };
+  if (variable("OMPI_COMM_WORLD_SIZE") || variable("PMIX_RANK") || variable("PMI_RANK"))
+    return true;
+  const char* tasks = std::getenv("SLURM_STEP_NUM_TASKS");
+  require(tasks == nullptr || std::atoi(tasks) < 2, "srun started ", tasks,
+          " tasks without MPI, each of which would train alone; use srun --mpi=pmix");
+  return false;
+}
+
+Mpi::Mpi() {
+  int level = 0;
+  check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &level), "MPI_Init_thread");
+  const char* tasks = std::getenv("SLURM_STEP_NUM_TASKS");
+  require(tasks == nullptr || size() > 1 || std::atoi(tasks) < 2, "srun started ", tasks,
+          " tasks, but MPI sees only one; use srun --mpi=pmix");
+}
+
+Mpi::~Mpi() {
+  if (std::uncaught_exceptions() == 0 && is_running()) MPI_Finalize();
+}
+
+int Mpi::rank() const {
+  return world_rank();
+}
+
+int Mpi::size() const {
+  int size = 1;
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  return size;
+}
+
+int Mpi::ranks_here() const {
+  MPI_Comm here = MPI_COMM_NULL;
+  int ranks = 1;
+  check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &here),
+        "ranks of this machine");
+  MPI_Comm_size(here, &ranks);
+  MPI_Comm_free(&here);
+  return ranks;
+}
+
+std::unique_ptr<Communicator> Mpi::communicator(const CommunicatorOptions& options,
+                                                int ranks) const {
+  const bool is_in = ranks == 0 || rank() < ranks;
+  const int here = ranks_here();
+  MPI_Comm comm = MPI_COMM_NULL;
+  check(MPI_Comm_split(MPI_COMM_WORLD, is_in ? 0 : MPI_UNDEFINED, rank(), &comm), "a world");
+  return is_in ? std::make_unique<MpiCommunicator>(comm, options, here) : nullptr;
+}
+
+void end_mpi(int code) {
+  if (!is_running()) return;
+  MPI_Abort(MPI_COMM_WORLD, code);
+  std::_Exit(code);
+}
+
+void wait_for_first_rank() {
+  if (is_running() && world_rank() != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+}
+
+std::string mpi_prefix() {
+  return is_running() ? "rank " + std::to_string(world_rank()) + ": " : "";
+}
+
+}  // namespace pf

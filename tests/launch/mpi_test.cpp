@@ -1,0 +1,151 @@
+// The program under mpirun.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <regex>
+#include <string>
+
+#include "tests/launch/config_text.h"
+#include "tests/launch/temporary_folder.h"
+
+namespace pf {
+namespace {
+
+struct Outcome {
+  int code = 0;
+  std::string out, err;
+};
+
+class MpiRun : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string text;
+    for (int i = 0; i < 400; ++i)
+      text += "Document " + std::to_string(i * 7919) + " of a small corpus, with some words.\n\f";
+    here.write("english.txt", text);
+    here.write("german.txt", text);
+    here.write("run.yaml", dense);
+  }
+
+  // Through the shell, in the folder of the test: $p is the program, $m N starts N ranks of a
+  // command, train N ARGUMENTS trains with them and leaves the process number of rank 1 in the file
+  // pid.
+  Outcome shell(const std::string& command) const {
+    const std::string all = "cd '" + here.path() +
+                            "' && export p='" PENTAFOLD_BINARY "' && m='" PENTAFOLD_MPIRUN
+                            " --quiet --allow-run-as-root --oversubscribe --bind-to none --mca "
+                            "mpi_yield_when_idle 1 "
+                            "--mca btl_vader_single_copy_mechanism none -n' "
+                            "&& train() { n=$1; shift; $m $n '" PENTAFOLD_SOURCE_DIR
+                            "/launch/rank' sh -c '[ $OMPI_COMM_WORLD_RANK != 1 ] || echo $$ >pid; "
+                            "exec $p train run.yaml "
+                            "\"$@\"' train train.global_batch=48 \"$@\"; } && { " +
+                            command + "; } >out 2>err </dev/null";
+    const int status = std::system(all.c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), here.read("out"),
+            here.read("err")};
+  }
+  // What rank 1 gets once a step is done; the run has no end of its own.
+  Outcome after_signal(const std::string& signal, const std::string& arguments) const {
+    return shell("train 3 train.steps=100000000 " + arguments +
+                 " & until grep -qs loss runs/run/metrics.jsonl; do sleep 0.05; done; kill -" +
+                 signal + " $(cat pid); wait $!");
+  }
+  // Without what a clock decides.
+  std::string metrics() const {
+    return std::regex_replace(here.read("runs/run/metrics.jsonl"),
+                              std::regex("\"tokens_per_s\":[^,}]*"), "");
+  }
+
+  TemporaryFolder here;
+};
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+TEST_F(MpiRun, LossesAreBitwiseThoseOfThreadRanks) {
+  for (const std::string ranks : {"2", "3", "4", "8"}) {
+    const std::string arguments =
+        " train.steps=4 'model.moe={experts: 8, top_k: 2, ffn: 32}' run.precision=bf16";
+    const Outcome threads =
+        shell("$p train run.yaml train.global_batch=48 --ranks " + ranks + arguments);
+    ASSERT_EQ(threads.code, 0) << threads.err;
+    const std::string wanted = metrics();
+    const Outcome processes = shell("train " + ranks + arguments);
+    ASSERT_EQ(processes.code, 0) << processes.err;
+    EXPECT_EQ(processes.err, "");
+    EXPECT_TRUE(contains(wanted, "{\"step\":4,\"loss\":")) << wanted;
+    EXPECT_EQ(metrics(), wanted) << ranks << " ranks";
+    ASSERT_EQ(shell("train " + ranks + arguments + " debug.check_collectives=true").code, 0);
+    EXPECT_EQ(metrics(), wanted) << ranks << " ranks, checked";
+  }
+}
+
+TEST_F(MpiRun, TheLauncherDecidesHowManyRanksThereAre) {
+  const Outcome outcome = shell("train 2 train.steps=1 parallel.ranks=7");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_TRUE(contains(outcome.out, "2 ranks (dp 2)")) << outcome.out;
+  const Outcome refused = shell("train 2 train.steps=1 --ranks 2");
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_EQ(
+      refused.err,
+      "pentafold: rank 0: --ranks 2: MPI has 2 ranks already; leave --ranks out, or change the "
+      "launcher's number\n");
+}
+
+TEST_F(MpiRun, WhatAllRanksFindIsSaidOnce) {
+  const Outcome key = shell("train 3 train.stepz=1");
+  EXPECT_EQ(key.code, 2);
+  EXPECT_EQ(key.err,
+            "pentafold: rank 0: override 'train.stepz=1': train.stepz: unknown key; did you mean "
+            "train.steps?\n");
+  const Outcome memory = shell("train 3 cluster.memory=1MiB");
+  EXPECT_EQ(memory.code, 1);
+  EXPECT_TRUE(contains(memory.err, "pentafold: rank 0: out of memory: ")) << memory.err;
+  EXPECT_TRUE(contains(memory.err, "of 1 MiB that a rank may use\n")) << memory.err;
+}
+
+double seconds(const std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+TEST_F(MpiRun, AKilledRankEndsAllAndIsNamedLast) {
+  const Outcome outcome = after_signal("KILL", "");
+  EXPECT_EQ(outcome.code, 137);
+  EXPECT_TRUE(
+      outcome.err.ends_with("pentafold: rank 1: killed by SIGKILL; the kernel does that when "
+                            "memory runs out\n"))
+      << outcome.err;
+}
+
+TEST_F(MpiRun, ARankThatHangsIsNamedByTheWatchdog) {
+  const auto begin = std::chrono::steady_clock::now();
+  const Outcome outcome = after_signal("STOP", "debug.watchdog=1");
+  EXPECT_LT(seconds(begin), 30);
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_TRUE(contains(outcome.err, "pentafold: rank 0: waits in ")) << outcome.err;
+  EXPECT_TRUE(contains(outcome.err, " for over 1 s; missing: rank 1")) << outcome.err;
+  EXPECT_TRUE(contains(here.read("runs/run/waiting.0.txt"), "; waits\n"));
+}
+
+TEST_F(MpiRun, ASignalEndsItAfterAWholeStep) {
+  const Outcome outcome = after_signal("USR1", "");
+  EXPECT_EQ(outcome.code, 138) << outcome.err;
+  EXPECT_EQ(outcome.err, "");
+  EXPECT_TRUE(contains(outcome.out, "ended by ")) << outcome.out;
+}
+
+TEST_F(MpiRun, AnSrunWithoutMpiIsRefused) {
+  const Outcome outcome = shell("SLURM_STEP_NUM_TASKS=4 $p train run.yaml");
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_EQ(
+      outcome.err,
+      "pentafold: srun started 4 tasks without MPI, each of which would train alone; use srun "
+      "--mpi=pmix\n");
+}
+
+}  // namespace
+}  // namespace pf
