@@ -16,10 +16,6 @@ std::size_t rounded(std::size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-std::string in_mib(std::size_t bytes) {
-  return std::to_string((bytes + (1 << 20) - 1) >> 20) + " MiB";
-}
-
 }  // namespace
 
 Device::Device(std::unique_ptr<Backend> backend, std::size_t limit)
@@ -63,9 +59,10 @@ void* Device::allocate(std::size_t bytes) {
         drop_cache();
         data = fetch(rounded(bytes));
       }
-      require(data != nullptr, "out of memory: ", in_mib(bytes), " asked for, ",
-              in_mib(memory_.live), " live, ", in_mib(memory_.peak), " at the peak",
-              limit_ > 0 ? ", of " + in_mib(limit_) + " that a rank may use" : std::string());
+      require(
+          data != nullptr, "out of memory: ", bytes, " bytes asked for, ", memory_.live, " live, ",
+          memory_.peak, " at the peak",
+          limit_ > 0 ? ", of " + std::to_string(limit_) + " that a rank may use" : std::string());
     }
   }
   memory_.live += bytes;

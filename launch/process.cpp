@@ -15,7 +15,7 @@ namespace {
 std::int64_t smallest_limit(const std::string& root, std::string group, const std::string& name) {
   std::int64_t smallest = std::numeric_limits<std::int64_t>::max();
   for (;;) {
-    std::ifstream file(root + group + "/" + name);
+    std::ifstream file(std::string(root).append(group).append("/").append(name));
     std::int64_t limit = 0;
     if (file >> limit) smallest = std::min(smallest, limit);  // "max" is no number
     if (group.empty()) return smallest;

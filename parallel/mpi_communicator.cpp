@@ -306,7 +306,7 @@ std::string MpiPending::missing() const {
     if (has_come == 0) peers.push_back(messages_[i].peer);
   }
   std::ranges::sort(peers);
-  peers.erase(std::ranges::unique(peers).begin(), peers.end());
+  peers.erase(std::unique(peers.begin(), peers.end()), peers.end());
   std::string out;
   for (const int peer : peers) out += (out.empty() ? "" : ", ") + std::to_string(peer);
   return out;

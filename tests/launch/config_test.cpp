@@ -170,8 +170,7 @@ TEST(ConfigFile, AnEndlessOneIsRefused) {
 TEST(ConfigFile, AnEmptyOneIsRefused) {
   const std::string want =
       "run.yaml: the file is empty, wanted a map with run, model, data, train, optimizer, "
-      "parallel, "
-      "cluster";
+      "parallel, cluster, debug";
   EXPECT_EQ(error_of(""), want);
   EXPECT_EQ(error_of("# nothing\n"), want);
   EXPECT_EQ(error_of("---\n"), want);

@@ -105,7 +105,7 @@ TEST_F(MpiRun, WhatAllRanksFindIsSaidOnce) {
   const Outcome memory = shell("train 3 cluster.memory=1MiB");
   EXPECT_EQ(memory.code, 1);
   EXPECT_TRUE(contains(memory.err, "pentafold: rank 0: out of memory: ")) << memory.err;
-  EXPECT_TRUE(contains(memory.err, "of 1 MiB that a rank may use\n")) << memory.err;
+  EXPECT_TRUE(contains(memory.err, "of 1048576 that a rank may use\n")) << memory.err;
 }
 
 double seconds(const std::chrono::steady_clock::time_point begin) {
