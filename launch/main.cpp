@@ -54,8 +54,8 @@ Examples:
 SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end training after the current step; a second SIGINT ends it
 at once.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 130 (SIGINT) or 143 (SIGTERM)
-ended by a signal after a whole step.
+Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 130 (SIGINT), 138 (SIGUSR1) or
+143 (SIGTERM) ended by a signal after a whole step.
 
 Environment: PENTAFOLD_DEBUG=1 adds to an error the place in the source that noticed it;
 NO_COLOR=1 turns colours off.

@@ -19,16 +19,16 @@ std::int64_t smallest_limit(const std::string& root, std::string group, const st
     std::int64_t limit = 0;
     if (file >> limit) smallest = std::min(smallest, limit);  // "max" is no number
     if (group.empty()) return smallest;
-    group.resize(group.find_last_of('/'));
+    group.resize(std::min(group.find_last_of('/'), group.size() - 1));
   }
 }
 
 }  // namespace
 
 // A line of /proc/self/cgroup is "NUMBER:CONTROLLERS:/GROUP", without controllers in version 2.
-std::int64_t memory_limit() {
+std::int64_t memory_limit(const std::string& root) {
   std::int64_t limit = std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-  std::ifstream groups("/proc/self/cgroup");
+  std::ifstream groups(root + "/proc/self/cgroup");
   for (std::string line; std::getline(groups, line);) {
     const auto first = line.find(':'), second = line.find(':', first + 1);
     if (second == std::string::npos) continue;
@@ -36,10 +36,10 @@ std::int64_t memory_limit() {
     std::string group = line.substr(second + 1);
     if (group == "/") group.clear();
     if (controllers.empty())
-      limit = std::min(limit, smallest_limit("/sys/fs/cgroup", group, "memory.max"));
+      limit = std::min(limit, smallest_limit(root + "/sys/fs/cgroup", group, "memory.max"));
     else if (controllers == "memory")
-      limit =
-          std::min(limit, smallest_limit("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes"));
+      limit = std::min(
+          limit, smallest_limit(root + "/sys/fs/cgroup/memory", group, "memory.limit_in_bytes"));
   }
   return limit;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace pf {
 
@@ -10,6 +11,7 @@ std::int64_t resident_bytes();
 std::int64_t peak_resident_bytes();
 
 // Bytes of memory that this process may use: what its cgroups allow, or what the machine has.
-std::int64_t memory_limit();
+// `root` stands before /proc and /sys, for tests.
+std::int64_t memory_limit(const std::string& root = {});
 
 }  // namespace pf

@@ -16,12 +16,6 @@ std::string text(const Call& call) {
   return out.str();
 }
 
-std::string seconds_text(double seconds) {
-  std::ostringstream out;
-  out << seconds << " s";
-  return out.str();
-}
-
 std::string text(const Place& place) {
   std::string out;
   const auto add = [&](const std::string& part) { out += (out.empty() ? "" : ", ") + part; };
@@ -29,6 +23,18 @@ std::string text(const Place& place) {
   if (place.micro_batch >= 0) add("micro-batch " + std::to_string(place.micro_batch));
   if (!place.layer.empty()) add(place.layer);
   return out;
+}
+
+std::string text_of_giving_up(const std::string& waits, const Place& place, double seconds,
+                              std::span<const int> missing) {
+  std::ostringstream out;
+  out << waits;
+  if (const std::string where = text(place); !where.empty()) out << " at " << where;
+  out << " for over " << seconds << " s; ";
+  if (missing.empty()) out << "a rank has not fetched its part";
+  for (std::size_t i = 0; i < missing.size(); ++i)
+    out << (i == 0 ? "missing: rank " : ", ") << missing[i];
+  return out.str();
 }
 
 std::uint64_t Journal::add(const Call& call) {

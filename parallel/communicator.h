@@ -60,8 +60,7 @@ struct Place {
   std::int64_t step = -1, micro_batch = -1;
   std::string layer;
 };
-std::string seconds_text(double seconds);  // "600 s"
-std::string text(const Place& place);      // "step 3, micro-batch 2, layers.1"; may be empty
+std::string text(const Place& place);  // "step 3, micro-batch 2, layers.1"; may be empty
 
 // The last calls of a rank, each with the place that it was made from.
 class Journal {
@@ -87,12 +86,17 @@ class Journal {
 
 struct CommunicatorOptions {
   // Seconds in one wait after which it is an Error that names the call, its place and the ranks
-  // that are missing; 0: never. Each rank that waits so long hands its journal to `report`.
+  // that are missing; 0: never. Each rank that waits then hands its journal to `report`.
   double watchdog = 0;
   std::function<void(int rank, const std::string& journal)> report;
   // Ranks compare what calls say of themselves (thread ranks always do).
   bool checks_calls = false;
 };
+
+// What the watchdog says of a rank that `waits` ("waits in all_reduce on dp of w: f32 [4, 8]") at
+// `place`; `missing`: the ranks that have not come.
+std::string text_of_giving_up(const std::string& waits, const Place& place, double seconds,
+                              std::span<const int> missing);
 
 // One rank's end of the line, used by that rank's thread only. Several calls may be in flight; they
 // end in any order, and whoever waits for one makes progress with all of its rank.

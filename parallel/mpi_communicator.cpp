@@ -2,20 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <exception>
 #include <map>
-#include <optional>
 #include <thread>
 
-// Without the C++ bindings, which MPI 3 has removed.
-#define OMPI_SKIP_MPICXX 1
-#include <mpi.h>
-
 #include "core/error.h"
-#include "parallel/mpi.h"
+#include "parallel/mpi_communicator.h"
 
 namespace pf {
 namespace {
@@ -24,27 +17,6 @@ using Clock = std::chrono::steady_clock;
 
 // MPI counts in int.
 constexpr std::size_t largest_message = std::size_t{1} << 30;
-
-void check(int code, const char* what) {
-  if (code == MPI_SUCCESS) return;
-  char text[MPI_MAX_ERROR_STRING];
-  int length = 0;
-  MPI_Error_string(code, text, &length);
-  throw Error(std::string("MPI: ") + what + ": " + std::string(text, std::size_t(length)));
-}
-
-bool is_running() {
-  int is_started = 0, has_ended = 0;
-  MPI_Initialized(&is_started);
-  MPI_Finalized(&has_ended);
-  return is_started != 0 && has_ended == 0;
-}
-
-int world_rank() {
-  int rank = 0;
-  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  return rank;
-}
 
 std::uint64_t hash(std::string_view bytes) {  // FNV-1a
   std::uint64_t h = 14695981039346656037u;
@@ -72,6 +44,7 @@ static_assert(sizeof(Header) == 256);
 // Ranks that make calls together; each has a tag of its own for data, and the next one for headers.
 struct Group {
   std::vector<int> ranks;
+  bool is_pair = false;  // the first sends to the second
   int tag = 0;
   std::uint64_t calls = 0;   // made so far by this rank
   std::uint64_t posted = 0;  // of these, those whose data is on its way
@@ -103,6 +76,7 @@ class MpiCommunicator : public Communicator {
 
  private:
   Group& find(std::span<const int> ranks);
+  Group& pair(int from, int to);
   std::unique_ptr<Pending> post(Group& group, const Call& call, std::vector<ConstBytes> send,
                                 std::vector<Bytes> receive);
   [[noreturn]] void give_up(const MpiPending& pending);
@@ -153,11 +127,13 @@ class MpiPending : public Pending {
   std::uint64_t number() const { return number_; }
   std::string text_of_wait() const {
     std::string out = "waits in " + pf::text(call_);
-    if (group_->ranks.size() == 2 && receive_.size() == 2 && send_[0].empty() && send_[1].empty())
-      out += " from rank " + std::to_string(group_->ranks[0]);
+    const int self = communicator_->rank();
+    for (const int peer : group_->ranks)
+      if (group_->is_pair && peer != self)
+        out += (self == group_->ranks[0] ? " to rank " : " from rank ") + std::to_string(peer);
     return out;
   }
-  std::string missing() const;
+  std::vector<int> missing() const;  // ranks whose messages have not come
 
  private:
   enum class Kind : std::uint8_t { sending, receiving };
@@ -168,6 +144,8 @@ class MpiPending : public Pending {
   };
 
   bool is_self(std::size_t i) const { return group_->ranks[i] == communicator_->rank(); }
+  void receive(int peer, int tag, Bytes bytes);
+  void send(int peer, int tag, ConstBytes bytes);
   void post_headers();
   void post_data();
   void check_headers() const;
@@ -183,26 +161,37 @@ class MpiPending : public Pending {
   std::vector<Header> headers_;  // of the group's ranks
   std::vector<MPI_Request> requests_;
   std::vector<Message> messages_;  // of the requests
+  std::vector<MPI_Status> statuses_;
   bool is_agreed_ = false, has_posted_ = false, is_done_ = false;
 };
+
+void MpiPending::receive(int peer, int tag, Bytes bytes) {
+  for (std::size_t at = 0; at < bytes.size(); at += largest_message) {
+    const std::size_t part = std::min(largest_message, bytes.size() - at);
+    messages_.push_back({peer, Kind::receiving, part});
+    check(MPI_Irecv(bytes.data() + at, int(part), MPI_BYTE, peer, tag, communicator_->comm(),
+                    &requests_.emplace_back(MPI_REQUEST_NULL)),
+          "receive");
+  }
+}
+
+void MpiPending::send(int peer, int tag, ConstBytes bytes) {
+  for (std::size_t at = 0; at < bytes.size(); at += largest_message) {
+    const std::size_t part = std::min(largest_message, bytes.size() - at);
+    messages_.push_back({peer, Kind::sending, part});
+    check(MPI_Isend(bytes.data() + at, int(part), MPI_BYTE, peer, tag, communicator_->comm(),
+                    &requests_.emplace_back(MPI_REQUEST_NULL)),
+          "send");
+  }
+}
 
 void MpiPending::post_headers() {
   own_ = Header(call_);
   headers_.assign(group_->ranks.size(), own_);
   for (std::size_t i = 0; i < group_->ranks.size(); ++i) {
     if (is_self(i)) continue;
-    const int peer = group_->ranks[i];
-    MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Irecv(&headers_[i], sizeof(Header), MPI_BYTE, peer, group_->tag + 1,
-                    communicator_->comm(), &request),
-          "receive");
-    requests_.push_back(request);
-    messages_.push_back({peer, Kind::receiving, sizeof(Header)});
-    check(MPI_Isend(&own_, sizeof(Header), MPI_BYTE, peer, group_->tag + 1, communicator_->comm(),
-                    &request),
-          "send");
-    requests_.push_back(request);
-    messages_.push_back({peer, Kind::sending, sizeof(Header)});
+    receive(group_->ranks[i], group_->tag + 1, std::as_writable_bytes(std::span(&headers_[i], 1)));
+    send(group_->ranks[i], group_->tag + 1, std::as_bytes(std::span(&own_, 1)));
   }
 }
 
@@ -231,46 +220,31 @@ void MpiPending::post_data() {
         std::memcpy(to.data(), from.data(), to.size());
       continue;
     }
-    const int peer = group_->ranks[i];
-    MPI_Request request = MPI_REQUEST_NULL;
-    for (std::size_t at = 0; to.data() != nullptr && at < to.size(); at += largest_message) {
-      const std::size_t bytes = std::min(largest_message, to.size() - at);
-      check(MPI_Irecv(to.data() + at, int(bytes), MPI_BYTE, peer, group_->tag,
-                      communicator_->comm(), &request),
-            "receive");
-      requests_.push_back(request);
-      messages_.push_back({peer, Kind::receiving, bytes});
-    }
-    for (std::size_t at = 0; from.data() != nullptr && at < from.size(); at += largest_message) {
-      const std::size_t bytes = std::min(largest_message, from.size() - at);
-      check(MPI_Isend(from.data() + at, int(bytes), MPI_BYTE, peer, group_->tag,
-                      communicator_->comm(), &request),
-            "send");
-      requests_.push_back(request);
-      messages_.push_back({peer, Kind::sending, bytes});
-    }
+    if (to.data() != nullptr) receive(group_->ranks[i], group_->tag, to);
+    if (from.data() != nullptr) send(group_->ranks[i], group_->tag, from);
   }
 }
 
 bool MpiPending::test() {
   if (requests_.empty()) return true;
-  std::vector<MPI_Status> statuses(requests_.size());
+  statuses_.resize(requests_.size());
   int is_all = 0;
-  const int code = MPI_Testall(int(requests_.size()), requests_.data(), &is_all, statuses.data());
+  const int code = MPI_Testall(int(requests_.size()), requests_.data(), &is_all, statuses_.data());
+  if (code == MPI_SUCCESS && is_all == 0) return false;
   for (std::size_t i = 0; i < requests_.size(); ++i) {
     const Message& message = messages_[i];
-    const bool has_failed = code == MPI_ERR_IN_STATUS && statuses[i].MPI_ERROR != MPI_SUCCESS &&
-                            statuses[i].MPI_ERROR != MPI_ERR_PENDING;
+    const bool has_failed = code == MPI_ERR_IN_STATUS && statuses_[i].MPI_ERROR != MPI_SUCCESS &&
+                            statuses_[i].MPI_ERROR != MPI_ERR_PENDING;
     if (has_failed) {
       int kind = MPI_SUCCESS;
-      MPI_Error_class(statuses[i].MPI_ERROR, &kind);
+      MPI_Error_class(statuses_[i].MPI_ERROR, &kind);
       require(kind != MPI_ERR_TRUNCATE, "rank ", message.peer, " sends more bytes to rank ",
               communicator_->rank(), " than it wants, ", message.bytes, ", in ", pf::text(call_));
-      check(statuses[i].MPI_ERROR, "a message");
+      check(statuses_[i].MPI_ERROR, "a message");
     }
     if (is_all == 0 || message.kind == Kind::sending) continue;
     int came = 0;
-    MPI_Get_count(&statuses[i], MPI_BYTE, &came);
+    MPI_Get_count(&statuses_[i], MPI_BYTE, &came);
     require(std::size_t(came) == message.bytes, "rank ", message.peer, " sends ", came,
             " bytes to rank ", communicator_->rank(), " in ", pf::text(call_), ", but rank ",
             communicator_->rank(), " wants ", message.bytes);
@@ -297,7 +271,7 @@ void MpiPending::advance() {
   is_done_ = test();
 }
 
-std::string MpiPending::missing() const {
+std::vector<int> MpiPending::missing() const {
   std::vector<int> peers;
   for (std::size_t i = 0; i < requests_.size(); ++i) {
     if (messages_[i].kind == Kind::sending || requests_[i] == MPI_REQUEST_NULL) continue;
@@ -307,9 +281,7 @@ std::string MpiPending::missing() const {
   }
   std::ranges::sort(peers);
   peers.erase(std::unique(peers.begin(), peers.end()), peers.end());
-  std::string out;
-  for (const int peer : peers) out += (out.empty() ? "" : ", ") + std::to_string(peer);
-  return out;
+  return peers;
 }
 
 MpiCommunicator::MpiCommunicator(MPI_Comm comm, CommunicatorOptions options, int ranks_here)
@@ -326,7 +298,8 @@ MpiCommunicator::MpiCommunicator(MPI_Comm comm, CommunicatorOptions options, int
 }
 
 MpiCommunicator::~MpiCommunicator() {
-  if (std::uncaught_exceptions() == 0 && failure_.empty() && is_running()) MPI_Comm_free(&comm_);
+  if (std::uncaught_exceptions() == 0 && failure_.empty() && mpi_is_running())
+    MPI_Comm_free(&comm_);
 }
 
 // The tag follows from the ranks alone. Two groups of one tag would mix up messages of those who
@@ -357,17 +330,18 @@ std::unique_ptr<Pending> MpiCommunicator::exchange(std::span<const int> group, c
   return post(find(group), call, std::move(send), std::move(receive));
 }
 
-// A pair is a group whose first rank sends to its second; tag 0.
 std::unique_ptr<Pending> MpiCommunicator::send(int to, const Call& call, ConstBytes bytes) {
-  Group& pair = pairs_[{rank_, to}];
-  pair.ranks = {rank_, to};
-  return post(pair, call, {{}, bytes}, {{}, {}});
+  return post(pair(rank_, to), call, {{}, bytes}, {{}, {}});
 }
 
 std::unique_ptr<Pending> MpiCommunicator::receive(int from, const Call& call, Bytes bytes) {
-  Group& pair = pairs_[{from, rank_}];
-  pair.ranks = {from, rank_};
-  return post(pair, call, {{}, {}}, {bytes, {}});
+  return post(pair(from, rank_), call, {{}, {}}, {bytes, {}});
+}
+
+Group& MpiCommunicator::pair(int from, int to) {
+  Group& group = pairs_[{from, to}];
+  if (group.ranks.empty()) group = {.ranks = {from, to}, .is_pair = true};  // tag 0
+  return group;
 }
 
 std::unique_ptr<Pending> MpiCommunicator::post(Group& group, const Call& call,
@@ -416,10 +390,8 @@ void MpiCommunicator::wait(const MpiPending& pending) {
 
 void MpiCommunicator::give_up(const MpiPending& pending) {
   if (options_.report) options_.report(rank_, journal_.text());
-  const std::string place = text(journal_.place), missing = pending.missing();
-  fail(pending.text_of_wait() + (place.empty() ? "" : " at " + place) + " for over " +
-       seconds_text(options_.watchdog) +
-       (missing.empty() ? "; a rank has not fetched its part" : "; missing: rank " + missing));
+  fail(text_of_giving_up(pending.text_of_wait(), journal_.place, options_.watchdog,
+                         pending.missing()));
   throw Error(failure_);
 }
 
@@ -434,69 +406,10 @@ void MpiCommunicator::abort(const std::string& message) {
 
 }  // namespace
 
-bool is_mpi_rank() {
-  const auto variable = [](const char* name) { return std::getenv(name) != nullptr; };
-  if (variable("OMPI_COMM_WORLD_SIZE") || variable("PMIX_RANK") || variable("PMI_RANK"))
-    return true;
-  const char* tasks = std::getenv("SLURM_STEP_NUM_TASKS");
-  require(tasks == nullptr || std::atoi(tasks) < 2, "srun started ", tasks,
-          " tasks without MPI, each of which would train alone; use srun --mpi=pmix");
-  return false;
-}
-
-Mpi::Mpi() {
-  int level = 0;
-  check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &level), "MPI_Init_thread");
-  const char* tasks = std::getenv("SLURM_STEP_NUM_TASKS");
-  require(tasks == nullptr || size() > 1 || std::atoi(tasks) < 2, "srun started ", tasks,
-          " tasks, but MPI sees only one; use srun --mpi=pmix");
-}
-
-Mpi::~Mpi() {
-  if (std::uncaught_exceptions() == 0 && is_running()) MPI_Finalize();
-}
-
-int Mpi::rank() const {
-  return world_rank();
-}
-
-int Mpi::size() const {
-  int size = 1;
-  MPI_Comm_size(MPI_COMM_WORLD, &size);
-  return size;
-}
-
-int Mpi::ranks_here() const {
-  MPI_Comm here = MPI_COMM_NULL;
-  int ranks = 1;
-  check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &here),
-        "ranks of this machine");
-  MPI_Comm_size(here, &ranks);
-  MPI_Comm_free(&here);
-  return ranks;
-}
-
-std::unique_ptr<Communicator> Mpi::communicator(const CommunicatorOptions& options,
-                                                int ranks) const {
-  const bool is_in = ranks == 0 || rank() < ranks;
-  const int here = ranks_here();
-  MPI_Comm comm = MPI_COMM_NULL;
-  check(MPI_Comm_split(MPI_COMM_WORLD, is_in ? 0 : MPI_UNDEFINED, rank(), &comm), "a world");
-  return is_in ? std::make_unique<MpiCommunicator>(comm, options, here) : nullptr;
-}
-
-void end_mpi(int code) {
-  if (!is_running()) return;
-  MPI_Abort(MPI_COMM_WORLD, code);
-  std::_Exit(code);
-}
-
-void wait_for_first_rank() {
-  if (is_running() && world_rank() != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
-}
-
-std::string mpi_prefix() {
-  return is_running() ? "rank " + std::to_string(world_rank()) + ": " : "";
+std::unique_ptr<Communicator> make_mpi_communicator(MPI_Comm comm,
+                                                    const CommunicatorOptions& options,
+                                                    int ranks_here) {
+  return std::make_unique<MpiCommunicator>(comm, options, ranks_here);
 }
 
 }  // namespace pf

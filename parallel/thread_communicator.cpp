@@ -62,6 +62,9 @@ class World {
   // The first failure counts. `nobody`: the text itself names the ranks.
   static constexpr int nobody = -1;
   void fail(int rank, const std::string& what, const std::string& where = {});
+  // The watchdog's: those who wait report it before they throw.
+  void give_up(const std::string& what);
+  bool has_given_up() const { return has_given_up_; }
   void end(int rank);  // its body has returned
   void throw_if_failed(bool is_outside = false);
 
@@ -83,7 +86,7 @@ class World {
   std::mutex mutex_;            // guards what follows; taken before a group's
   std::map<std::pair<bool, std::vector<int>>, Group> groups_;
   std::vector<bool> ended_;
-  std::atomic<bool> has_failed_{false};
+  std::atomic<bool> has_failed_{false}, has_given_up_{false};
   int failed_rank_ = -1;
   std::string failure_, where_;
 };
@@ -153,7 +156,7 @@ class ThreadPending : public Pending {
   int rank() const { return group_->ranks[place_]; }
   std::string text() const { return pf::text(call_); }
   std::string text_of_wait() const;
-  std::string missing() const;  // ranks that have not made the call: "1, 3"
+  std::vector<int> missing() const;  // ranks that have not made the call
   std::uint64_t number() const { return number_; }
 
  private:
@@ -257,6 +260,11 @@ void World::fail(int rank, const std::string& what, const std::string& where) {
   for (int r = 0; r < size(); ++r) wake(r);
 }
 
+void World::give_up(const std::string& what) {
+  if (!has_failed_) has_given_up_ = true;
+  fail(nobody, what);
+}
+
 void World::end(int rank) {
   std::string missed;
   bool is_last = false, all_ended = true;
@@ -350,12 +358,11 @@ std::string ThreadPending::text_of_wait() const {
   return out.str();
 }
 
-std::string ThreadPending::missing() const {
-  std::string out;
+std::vector<int> ThreadPending::missing() const {
+  std::vector<int> out;
   const std::lock_guard lock(group_->mutex);
   for (std::size_t i = 0; i < round_->posts.size(); ++i)
-    if (round_->posts[i] == nullptr)
-      out += (out.empty() ? "" : ", ") + std::to_string(group_->ranks[i]);
+    if (round_->posts[i] == nullptr) out.push_back(group_->ranks[i]);
   return out;
 }
 
@@ -490,21 +497,17 @@ void ThreadCommunicator::wait(const ThreadPending& pending) {
     const std::uint64_t seen = world_->events(rank_);
     progress();
     if (pending.is_done()) return;
-    world_->throw_if_failed();
     if (Clock::now() >= until) give_up(pending);
+    if (world_->has_given_up() && world_->options().report)
+      world_->options().report(rank_, journal_.text());
+    world_->throw_if_failed();
     world_->sleep(rank_, seen, pending, until);
   }
 }
 
 void ThreadCommunicator::give_up(const ThreadPending& pending) {
-  const CommunicatorOptions& options = world_->options();
-  if (options.report) options.report(rank_, journal_.text());
-  const std::string missing = pending.missing(), place = text(journal_.place);
-  world_->fail(World::nobody, pending.text_of_wait() + (place.empty() ? "" : " at " + place) +
-                                  " for over " + seconds_text(options.watchdog) +
-                                  (missing.empty() ? "; a rank has not fetched its part"
-                                                   : "; missing: rank " + missing));
-  world_->throw_if_failed();
+  world_->give_up(text_of_giving_up(pending.text_of_wait(), journal_.place,
+                                    world_->options().watchdog, pending.missing()));
 }
 
 void ThreadCommunicator::forget(ThreadPending& pending) {

@@ -84,6 +84,17 @@ TEST_F(DeviceTest, OutOfMemoryIsAnErrorThatTellsTheBytes) {
   EXPECT_EQ(device.memory().live, 2000u);
 }
 
+TEST(DeviceLimit, CountsWhatIsHeldAndGivesUpWhatIsKeptForReuse) {
+  Device limited(make_cpu_backend(1), 1 << 20);
+  void* small = limited.allocate(1 << 19);
+  expect_error([&] { limited.allocate(1 << 20); },
+               {"out of memory", "1048576 bytes", "524288 live", "of 1048576 that a rank may use"});
+  limited.release(small, 1 << 19);
+  void* all = limited.allocate(1 << 20);  // the kept block had to go
+  EXPECT_NE(all, nullptr);
+  limited.release(all, 1 << 20);
+}
+
 TEST_F(DeviceTest, TensorsGiveTheirBytesBack) {
   {
     const Tensor x = Tensor::empty({10, 10}, DType::f32, device);

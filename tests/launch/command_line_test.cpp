@@ -14,16 +14,10 @@
 
 #include "launch/config.h"
 #include "launch/config_docs.h"
-#include "tests/launch/config_text.h"
-#include "tests/launch/temporary_folder.h"
+#include "tests/launch/shell.h"
 
 namespace pf {
 namespace {
-
-struct Outcome {
-  int code = 0;  // 128 + N: killed by signal N
-  std::string out, err;
-};
 
 class CommandLine : public testing::Test {
  protected:
@@ -32,22 +26,12 @@ class CommandLine : public testing::Test {
   }
 
   // Through the shell; $p is the program. Started in the folder of the test.
-  Outcome shell(const std::string& command) const {
-    const std::string all = "cd '" + here.path() + "' && p='" PENTAFOLD_BINARY "' && { " + command +
-                            "; } >out 2>err </dev/null";
-    const int status = std::system(all.c_str());
-    const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    return {code, here.read("out"), here.read("err")};
-  }
+  Outcome shell(const std::string& command) const { return in_shell(here, command); }
   Outcome run(const std::string& arguments) const { return shell("$p " + arguments); }
   std::string message(const std::string& arguments) const { return run(arguments).err; }
 
   TemporaryFolder here;
 };
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 TEST_F(CommandLine, WithoutArgumentsShowsHelpAndIsWrongUsage) {
   const Outcome outcome = run("");
@@ -155,12 +139,7 @@ class Training : public CommandLine {
  protected:
   void SetUp() override {
     CommandLine::SetUp();
-    std::string text;
-    for (int i = 0; i < 400; ++i)
-      text += "Document " + std::to_string(i * 7919) + " of a small corpus, with some words.\n\f";
-    here.write("english.txt", text);
-    here.write("german.txt", text);
-    here.write("run.yaml", dense);
+    write_small_run(here);
   }
 
   // The exit code of a run that gets the signals one after another once it has trained a step.

@@ -1,51 +1,30 @@
 // The program under mpirun.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <regex>
 #include <string>
 
-#include "tests/launch/config_text.h"
-#include "tests/launch/temporary_folder.h"
+#include "tests/launch/shell.h"
 
 namespace pf {
 namespace {
 
-struct Outcome {
-  int code = 0;
-  std::string out, err;
-};
-
 class MpiRun : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string text;
-    for (int i = 0; i < 400; ++i)
-      text += "Document " + std::to_string(i * 7919) + " of a small corpus, with some words.\n\f";
-    here.write("english.txt", text);
-    here.write("german.txt", text);
-    here.write("run.yaml", dense);
-  }
+  void SetUp() override { write_small_run(here); }
 
-  // Through the shell, in the folder of the test: $p is the program, $m N starts N ranks of a
-  // command, train N ARGUMENTS trains with them and leaves the process number of rank 1 in the file
-  // pid.
+  // Through the shell: train N ARGUMENTS trains with N ranks and leaves the process number of rank
+  // 1 in the file pid.
   Outcome shell(const std::string& command) const {
-    const std::string all = "cd '" + here.path() +
-                            "' && export p='" PENTAFOLD_BINARY "' && m='" PENTAFOLD_MPIRUN
-                            " --quiet --allow-run-as-root --oversubscribe --bind-to none --mca "
-                            "mpi_yield_when_idle 1 "
-                            "--mca btl_vader_single_copy_mechanism none -n' "
-                            "&& train() { n=$1; shift; $m $n '" PENTAFOLD_SOURCE_DIR
-                            "/launch/rank' sh -c '[ $OMPI_COMM_WORLD_RANK != 1 ] || echo $$ >pid; "
-                            "exec $p train run.yaml "
-                            "\"$@\"' train train.global_batch=48 \"$@\"; } && { " +
-                            command + "; } >out 2>err </dev/null";
-    const int status = std::system(all.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), here.read("out"),
-            here.read("err")};
+    return in_shell(here,
+                    "train() { n=$1; shift; '" PENTAFOLD_MPIRUN
+                    "' --quiet --allow-run-as-root --oversubscribe --bind-to none "
+                    "--mca mpi_yield_when_idle 1 --mca btl_vader_single_copy_mechanism none -n $n "
+                    "'" PENTAFOLD_SOURCE_DIR
+                    "/launch/rank' sh -c '[ $OMPI_COMM_WORLD_RANK != 1 ] || echo $$ >pid; "
+                    "exec $p train run.yaml \"$@\"' train train.global_batch=48 \"$@\"; }; " +
+                        command);
   }
   // What rank 1 gets once a step is done; the run has no end of its own.
   Outcome after_signal(const std::string& signal, const std::string& arguments) const {
@@ -61,10 +40,6 @@ class MpiRun : public testing::Test {
 
   TemporaryFolder here;
 };
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
 
 TEST_F(MpiRun, LossesAreBitwiseThoseOfThreadRanks) {
   for (const std::string ranks : {"2", "3", "4", "8"}) {
