@@ -26,13 +26,33 @@ struct Area {
 };
 
 // q [tokens, heads * head_dim], k and v [keys, kv_heads * head_dim]; query head h sees KV head
-// h / (heads / kv_heads). Scores are scale * q . k.
+// h / (heads / kv_heads). Scores are scale * q . k. Where value_dim is given, v is [keys, kv_heads
+// * value_dim] and so is the output's head.
 struct AttentionShape {
   std::int64_t heads = 1, kv_heads = 1, head_dim = 1;
   double scale = 1;
+  std::int64_t value_dim = 0;  // 0: head_dim
+
+  std::int64_t values() const { return value_dim > 0 ? value_dim : head_dim; }
 };
 
-enum class RouterKind : std::uint8_t { softmax_top_k, top_k_softmax };
+// GELU is x Phi(x), or its approximation by tanh (Hendrycks and Gimpel 2016, section 2).
+enum class ActivationKind : std::uint8_t { gelu, gelu_tanh, relu, sigmoid };
+
+// Scores are a softmax over all experts, or sigmoids divided by their sum. Weights of the chosen
+// are their scores (softmax_top_k), the softmax of their logits (top_k_softmax), or their sigmoids,
+// divided by the sum of the chosen ones where k > 1 (sigmoid_top_k; DeepSeek-AI 2024, equation 13).
+enum class RouterKind : std::uint8_t { softmax_top_k, top_k_softmax, sigmoid_top_k };
+struct Router {
+  RouterKind kind = RouterKind::softmax_top_k;
+  double scale = 1;  // of the weights
+  // Experts lie in `groups` runs of one size. Only those of the `top_groups` best are eligible; a
+  // group's worth is the sum of its `group_best` best scores.
+  std::int64_t groups = 1, top_groups = 1, group_best = 1;
+  // [experts], accumulation type, or empty: added to scores in every choice, but not in the weights
+  // (Wang et al. 2024).
+  Tensor bias = {};
+};
 
 // A weight as the products want it: several weights [groups, out_i, inputs] ([out_i, inputs] where
 // groups is 1), stacked along their outputs.
@@ -78,6 +98,12 @@ class Backend {
   virtual void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow,
                                const Tensor& dy, const Tensor& gate, const Tensor& up,
                                const Tensor& row) = 0;
+  virtual void activation(const Tensor& y, const Tensor& x, ActivationKind kind) = 0;
+  virtual void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
+                                   ActivationKind kind) = 0;
+  // y = x + row in each row: row [columns], accumulation type. And the sums of dy's columns.
+  virtual void add_row(const Tensor& y, const Tensor& x, const Tensor& row) = 0;
+  virtual void add_row_backward(const GradientTarget& drow, const Tensor& dy) = 0;
   // Keeps element (r, c) with probability 1 - p, scaled by 1 / (1 - p): its number is
   // random.uniform(token[r] * width + first_column + c). token [n] i64. Its own backward.
   virtual void dropout(const Tensor& y, const Tensor& x, double p, const Random& random,
@@ -119,6 +145,20 @@ class Backend {
   virtual void rms_norm_backward(const Tensor& dx, const GradientTarget& dw, const Tensor& dy,
                                  const Tensor& x, const Tensor& scale, const Tensor& w,
                                  const Tensor& work) = 0;
+  // statistics [n, 2]: mean and 1 / standard deviation. The workspace is for x and w alone.
+  virtual void layer_norm(const Tensor& y, const Tensor& statistics, const Tensor& x,
+                          const Tensor& w, const Tensor& b, double eps) = 0;
+  virtual std::size_t layer_norm_workspace(const Tensor& x, const Tensor& w) = 0;
+  virtual void layer_norm_backward(const Tensor& dx, const GradientTarget& dw,
+                                   const GradientTarget& db, const Tensor& dy, const Tensor& x,
+                                   const Tensor& statistics, const Tensor& w,
+                                   const Tensor& work) = 0;
+  // Head h of y is a's head h, then b's head h, or b's only head: a [n, heads * da], b [n, heads *
+  // db] or [n, db], y [n, heads * (da + db)]. And back, where the only head's gradients are summed.
+  virtual void join_heads(const Tensor& y, const Tensor& a, const Tensor& b,
+                          std::int64_t heads) = 0;
+  virtual void join_heads_backward(const Tensor& da, const Tensor& db, const Tensor& dy,
+                                   std::int64_t heads) = 0;
   // Turns pairs (c, c + head_dim / 2) of each head by the angle of the row's position (Su et al.
   // 2021), or back. position [n] i32; table [positions, head_dim]: cos then sin, accumulation type.
   virtual void rope(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor& table,
@@ -149,17 +189,20 @@ class Backend {
                                   const Tensor& work) = 0;
 
   // --- Routing -----------------------------------------------------------------------------------
-  // From logits [n, experts] (accumulation type): scores [n, experts] = softmax(logits); lse [n];
-  // chosen [n, k] i32, ascending, the k largest (ties: the lower number); weights [n, k]: the
-  // chosen scores (softmax_top_k) or the softmax over the chosen logits (top_k_softmax).
+  // From logits [n, experts] (accumulation type): scores [n, experts]; lse [n] of the logits;
+  // chosen [n, k] i32, ascending, the k best eligible (ties: the lower number); weights [n, k]. See
+  // Router.
   virtual void route(const Tensor& scores, const Tensor& weights, const Tensor& lse,
-                     const Tensor& chosen, const Tensor& logits, RouterKind kind) = 0;
+                     const Tensor& chosen, const Tensor& logits, const Router& router) = 0;
   // `chosen` is given: weights, scores and lse as above for a routing decided before.
   virtual void route_again(const Tensor& scores, const Tensor& weights, const Tensor& lse,
-                           const Tensor& chosen, const Tensor& logits, RouterKind kind) = 0;
+                           const Tensor& chosen, const Tensor& logits, const Router& router) = 0;
+  // logits are read for sigmoid_top_k alone.
   virtual void route_backward(const Tensor& dlogits, const Tensor& dscores, const Tensor& dweights,
                               const Tensor& dlse, const Tensor& scores, const Tensor& weights,
-                              const Tensor& chosen, RouterKind kind) = 0;
+                              const Tensor& chosen, const Tensor& logits, const Router& router) = 0;
+  // chosen [n, k] = the experts token * k + 0 ... k-1 modulo `experts`, ascending. token [n] i64.
+  virtual void forced_choice(const Tensor& chosen, const Tensor& token, std::int64_t experts) = 0;
   // Sorts the n * k choices by expert, stable. order [n k] i32: sorted position -> choice (token *
   // k
   // + j); place [n k] i32 its inverse; counts [experts] i64.

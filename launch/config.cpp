@@ -10,8 +10,11 @@
 
 #include "core/error.h"
 #include "launch/config_fill.h"
+#include "launch/config_keys.h"
 #include "launch/config_rules.h"
 #include "launch/config_scalar.h"
+#include "models/presets.h"
+#include "models/transformer.h"
 
 namespace pf {
 
@@ -45,21 +48,40 @@ void derive(config::Config& config, const Places& places) {
   if (!run.has_name()) run.set_name(std::filesystem::path(places.file).stem().string());
   if (!run.has_folder()) run.set_folder("runs/" + run.name());
   config::Model& model = *config.mutable_model();
-  if (!model.has_kv_heads()) model.set_kv_heads(model.heads());
-  if (!model.has_head_dim()) {
-    if (model.hidden() % model.heads() != 0)
-      places.fail("model.hidden", "found " + std::to_string(model.hidden()) +
-                                      ", no multiple of model.heads=" +
-                                      std::to_string(model.heads()) + "; give model.head_dim");
-    model.set_head_dim(model.hidden() / model.heads());
-  }
+  if (!model.has_head_dim() && !model.has_mla() && model.hidden() % model.heads() != 0)
+    places.fail("model.hidden", "found " + std::to_string(model.hidden()) +
+                                    ", no multiple of model.heads=" +
+                                    std::to_string(model.heads()) + "; give model.head_dim");
+  model = with_heads(model);
   if (!model.has_moe()) return;
   config::Balance& balance = *model.mutable_moe()->mutable_balance();
   if (counts_groups(balance) && balance.group() == 0) balance.set_group(data_parallel_size(config));
 }
 
+// Puts a preset's keys behind those that were given.
+void apply_preset(config::Model& model, const Places& places) {
+  if (!model.has_preset()) return;
+  const Preset* preset = find_preset(model.preset());
+  if (preset == nullptr) {
+    std::string names;
+    const Preset* nearest = nullptr;
+    for (const Preset& other : presets()) {
+      names += (names.empty() ? "" : ", ") + other.name;
+      if (nearest == nullptr ||
+          edit_distance(model.preset(), other.name) < edit_distance(model.preset(), nearest->name))
+        nearest = &other;
+    }
+    places.fail("model.preset", "found '" + model.preset() + "'; did you mean " + nearest->name +
+                                    "? There are " + names);
+  }
+  config::Model whole = preset->model;
+  whole.MergeFrom(model);
+  model = whole;
+}
+
 // From keys that were given to a whole configuration.
 void complete(config::Config& config, const Places& places) {
+  if (config.has_model()) apply_preset(*config.mutable_model(), places);
   check_required(config, places);
   check_ranges(config, places);
   fill_defaults(config);

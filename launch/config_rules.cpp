@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "launch/config.h"
+#include "launch/config_keys.h"
 
 namespace pf {
 
@@ -54,32 +55,94 @@ void check_run(const config::Run& run, const Places& places) {
                                 "', wanted a name without '/'; folders belong into run.folder");
 }
 
+void check_positions(const config::Config& config, const Places& places) {
+  const config::Model& model = config.model();
+  const std::int64_t sequence = config.data().sequence();
+  const bool is_learned = model.position() == config::Model::learned;
+  if (is_learned && model.max_positions() < sequence)
+    places.fail("model.max_positions", "found " + text_of(model.max_positions()) +
+                                           ", wanted at least data.sequence=" + text_of(sequence) +
+                                           ", since positions are learned");
+  if (is_learned && model.has_mla())
+    places.fail("model.position", "found learned, wanted rope: model.mla has rotary parts");
+  if (!model.has_rope_scaling()) return;
+  const config::RopeScaling& scaling = model.rope_scaling();
+  if (is_learned)
+    places.fail("model.rope_scaling", "is for rotary positions; model.position is learned");
+  const bool needs_original =
+      scaling.kind() != config::RopeScaling::none && scaling.kind() != config::RopeScaling::linear;
+  if (needs_original && scaling.original_positions() == 0)
+    places.fail("model.rope_scaling.original_positions",
+                "is missing; wanted the longest sequence before the frequencies were stretched");
+  if (scaling.slow() >= scaling.fast())
+    places.fail("model.rope_scaling.slow",
+                "found " + number_in_words(scaling.slow()) +
+                    ", wanted less than fast=" + number_in_words(scaling.fast()));
+}
+
 void check_model(const config::Model& model, const Places& places) {
-  check_divisor(places, "model.kv_heads", model.kv_heads(), model.heads(),
-                "model.heads=" + text_of(model.heads()));
-  check_multiple(places, "model.head_dim", model.head_dim(), 2,
-                 "2, since rotary positions turn pairs");
+  if (model.has_mla()) {
+    check_multiple(places, "model.mla.rope_dim", model.mla().rope_dim(), 2,
+                   "2, since rotary positions turn pairs");
+    for (const auto& [name, is_set] : {std::pair("qkv_bias", model.qkv_bias()),
+                                       {"out_bias", model.out_bias()},
+                                       {"qk_norm", model.qk_norm()}})
+      if (is_set)
+        places.fail(std::string("model.") + name, "found true, but model.mla has none; use false");
+  } else {
+    check_divisor(places, "model.kv_heads", model.kv_heads(), model.heads(),
+                  "model.heads=" + text_of(model.heads()));
+    check_multiple(places, "model.head_dim", model.head_dim(), 2,
+                   "2, since rotary positions turn pairs");
+  }
   if (model.vocabulary() < 256)
     places.fail("model.vocabulary", "found " + text_of(model.vocabulary()) +
                                         ", wanted at least 256: texts are read as bytes");
-  const bool has_dense_layers = !model.has_moe() || model.moe().every() > 1;
+  const bool has_dense_layers =
+      !model.has_moe() || model.moe().every() > 1 || model.moe().first_dense() > 0;
   if (has_dense_layers && model.ffn() == 0)
     places.fail("model.ffn",
-                "is missing; wanted the inner width of the dense layers' SwiGLU, "
-                "for instance " +
+                "is missing; wanted the inner width of the dense layers, for instance " +
                     text_of(4 * model.hidden()));
+  if (model.mlp_bias() && model.activation() == config::Model::swiglu)
+    places.fail("model.mlp_bias", "found true, but a SwiGLU has no biases; use false, or choose " +
+                                      std::string("another model.activation"));
+}
+
+void check_router(const config::Moe& moe, const Places& places) {
+  check_divisor(places, "model.moe.groups", moe.groups(), moe.experts(),
+                "model.moe.experts=" + text_of(moe.experts()));
+  const std::int64_t of_group = moe.experts() / moe.groups();
+  const auto at_most = [&](const char* key, std::int64_t value, std::int64_t most,
+                           const std::string& what) {
+    if (value > most)
+      places.fail(std::string("model.moe.") + key,
+                  "found " + text_of(value) + ", wanted at most " + what + "=" + text_of(most));
+  };
+  at_most("top_k", moe.top_k(), moe.experts(), "model.moe.experts");
+  at_most("top_groups", moe.top_groups(), moe.groups(), "model.moe.groups");
+  at_most("group_best", moe.group_best(), of_group, "the experts of a group");
+  at_most("top_k", moe.top_k(), of_group * moe.top_groups(), "the experts of top_groups groups");
+  if (moe.bias_rate() > 0 && moe.router() == config::Moe::forced)
+    places.fail("model.moe.bias_rate",
+                "found " + number_in_words(moe.bias_rate()) + ", but choices are forced; use 0");
+  if (moe.shared_gate() && moe.shared_ffn() == 0)
+    places.fail("model.moe.shared_gate",
+                "found true, but there is no shared expert; give model.moe.shared_ffn");
 }
 
 void check_moe(const config::Config& config, const Places& places) {
   const config::Moe& moe = config.model().moe();
-  if (moe.top_k() > moe.experts())
-    places.fail("model.moe.top_k",
-                "found " + text_of(moe.top_k()) +
-                    ", wanted at most model.moe.experts=" + text_of(moe.experts()));
-  if (moe.every() > config.model().layers())
-    places.fail("model.moe.every", "found " + text_of(moe.every()) +
-                                       ", so that no layer is MoE; wanted at most model.layers=" +
-                                       text_of(config.model().layers()));
+  check_router(moe, places);
+  const std::int64_t layers = config.model().layers();
+  if (moe.every() > layers)
+    places.fail("model.moe.every",
+                "found " + text_of(moe.every()) +
+                    ", so that no layer is MoE; wanted at most model.layers=" + text_of(layers));
+  if (moe.first_dense() >= layers / moe.every() * moe.every())
+    places.fail("model.moe.first_dense", "found " + text_of(moe.first_dense()) +
+                                             ", so that no layer is MoE; wanted less than " +
+                                             text_of(layers / moe.every() * moe.every()));
   const std::int64_t group = moe.balance().group();
   if (!counts_groups(moe.balance())) return;
   const std::int64_t dp = data_parallel_size(config);
@@ -186,6 +249,7 @@ void check_layout(const config::Config& config, const Places& places) {
 void check_rules(const config::Config& config, const Places& places) {
   check_run(config.run(), places);
   check_model(config.model(), places);
+  check_positions(config, places);
   check_sources(config.data(), places);
   check_batch(config, places);
   if (config.model().has_moe()) check_moe(config, places);

@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -23,6 +24,8 @@
 #include "launch/config_keys.h"
 #include "launch/train.h"
 #include "launch/version.h"
+#include "models/presets.h"
+#include "models/transformer.h"
 
 namespace {
 
@@ -38,6 +41,8 @@ constexpr const char* help =
       Prints the whole configuration: each key with the value that train would use.
   pentafold config --docs
       Prints what each key means, its type, default and range (Markdown).
+  pentafold presets
+      Lists the published architectures that model.preset knows, with their sizes.
   pentafold --help, --version
 
 With --mpi N, launch/pentafold trains with N processes under mpirun; under mpirun and
@@ -50,6 +55,7 @@ Examples:
   pentafold train configs/quickstart.yaml
   pentafold train configs/quickstart.yaml --ranks 4 train.steps=100 optimizer.lr=1e-3
   pentafold config configs/quickstart.yaml model.layers=8 > deeper.yaml
+  pentafold config configs/quickstart.yaml "model={preset: qwen3-30b-a3b, layers: 4}"
 
 SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end training after the current step; a second SIGINT ends it
 at once.
@@ -99,6 +105,19 @@ std::string version_text() {
          "\nCUDA: " + pf::cuda_description() + '\n';
 }
 
+std::string presets_text() {
+  std::string text;
+  for (const pf::Preset& preset : pf::presets()) {
+    const pf::ModelSize size = pf::model_size(preset.model, 1);
+    std::array<char, 160> line{};
+    std::snprintf(line.data(), line.size(), "%-20s %6.4gB parameters, %6.4gB active   %s\n",
+                  preset.name.c_str(), double(size.parameters) / 1e9,
+                  double(size.active_parameters) / 1e9, preset.source.c_str());
+    text += line.data();
+  }
+  return text;
+}
+
 // What CLI11 refused, with the command or option that may have been meant.
 std::string complaint(const CLI::App& app, const CLI::ParseError& error) {
   const std::vector<std::string> unknown = app.remaining(true);
@@ -136,6 +155,7 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   CLI::Option* wants_version = app.add_flag("--version");
   CLI::App* train = app.add_subcommand("train");
   CLI::App* config = app.add_subcommand("config");
+  CLI::App* list = app.add_subcommand("presets");
   add_arguments(*train, command);
   add_arguments(*config, command);
   config->add_flag("--docs", command.wants_docs);
@@ -156,6 +176,11 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   if (config->parsed() && command.wants_docs) {
     failure = failed;
     print(pf::config_reference());
+    return done;
+  }
+  if (list->parsed()) {
+    failure = failed;
+    print(presets_text());
     return done;
   }
   pf::require(!command.file.empty(), "name the FILE to ", train->parsed() ? "train" : "show",

@@ -163,12 +163,7 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
       model_(config.model(), {config.data().sequence(), config.train().head_chunk(), type_},
              mesh_) {
   model_.initialise(std::uint64_t(config.run().seed()));
-  std::vector<std::vector<Parameter*>> trained;
-  for (const auto& layer : model_.layers()) {
-    trained.emplace_back();
-    layer->visit({.parameter = [&](Parameter& w) { trained.back().push_back(&w); }});
-  }
-  gradients_.emplace(mesh_, trained);
+  gradients_.emplace(mesh_, trained_parameters(model_));
   optimizer_.emplace(config.optimizer(), [this](const Visitor& visitor) { model_.visit(visitor); });
   stage_.emplace(model_.layers(), *gradients_, config.train().recompute() == config::Train::full);
   const std::int64_t group = config.model().moe().balance().group();
@@ -247,6 +242,7 @@ Trainer::Taken Trainer::take_step(std::int64_t step) {
     times_.enter("optimizer");
     const double clip = config_.train().clip();
     optimizer_->step(report.lr, clip > 0 && norm > clip ? clip / norm : 1);
+    model_.update_biases(taken.statistics.expert_counts);
   }
   for (const auto& counts : taken.statistics.expert_counts) {
     const double total = std::accumulate(counts.begin(), counts.end(), 0.0);

@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "core/ops/attention.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/linear.h"
 #include "core/ops/rows.h"
@@ -18,6 +17,16 @@ Label kv_weight() {
   return dense_weight(Cut::rows).with({Axis::share}, Spread::replicated);
 }
 
+Parameter make_kv(const Mesh& mesh, const std::string& name, const AttentionConfig& c) {
+  return make_parameter(
+      mesh, {name, {c.kv_heads * c.head_dim, c.hidden}, kv_weight(), Init::normal, c.init_std});
+}
+
+void make_kv_bias(std::optional<Parameter>& bias, const Mesh& mesh, const std::string& name,
+                  std::int64_t size) {
+  bias.emplace(name, Shape{size}, mesh.place(name, {size}, kv_weight()), kv_weight(), Init::zeros);
+}
+
 }  // namespace
 
 Attention::Attention(const std::string& prefix, int layer, const AttentionConfig& c,
@@ -25,48 +34,70 @@ Attention::Attention(const std::string& prefix, int layer, const AttentionConfig
     : layer_(layer),
       config_(c),
       table_(table),
-      norm_(make_parameter(
-          mesh, {prefix + ".attention.norm", {c.hidden}, dense_weight(Cut::whole), Init::ones})),
+      norm_(prefix + ".attention.norm", c.norm, mesh),
       q_(make_parameter(mesh, {prefix + ".attention.q",
                                {c.heads * c.head_dim, c.hidden},
                                dense_weight(Cut::rows),
                                Init::normal,
                                c.init_std})),
-      k_(make_parameter(mesh, {prefix + ".attention.k",
-                               {c.kv_heads * c.head_dim, c.hidden},
-                               kv_weight(),
-                               Init::normal,
-                               c.init_std})),
-      v_(make_parameter(mesh, {prefix + ".attention.v",
-                               {c.kv_heads * c.head_dim, c.hidden},
-                               kv_weight(),
-                               Init::normal,
-                               c.init_std})),
+      k_(make_kv(mesh, prefix + ".attention.k", c)),
+      v_(make_kv(mesh, prefix + ".attention.v", c)),
       out_(make_parameter(mesh, {prefix + ".attention.out",
                                  {c.hidden, c.heads * c.head_dim},
                                  dense_weight(Cut::columns),
                                  Init::normal,
                                  c.out_std})),
       qkv_(prefix + ".attention.qkv", {&q_, &k_, &v_}),
-      out_pack_(prefix + ".attention.out", {&out_}) {}
+      out_pack_(prefix + ".attention.out", {&out_}) {
+  const std::string name = prefix + ".attention.";
+  if (c.has_qkv_bias) {
+    make_bias(q_bias_, mesh, name + "q.bias", c.heads * c.head_dim, Cut::rows);
+    make_kv_bias(k_bias_, mesh, name + "k.bias", c.kv_heads * c.head_dim);
+    make_kv_bias(v_bias_, mesh, name + "v.bias", c.kv_heads * c.head_dim);
+  }
+  if (c.has_out_bias) make_bias(out_bias_, mesh, name + "out.bias", c.hidden, Cut::whole);
+  if (c.has_qk_norm) {
+    q_norm_.emplace(name + "q.norm", NormConfig{c.head_dim, NormKind::rms_by_head, c.norm.eps},
+                    mesh);
+    k_norm_.emplace(name + "k.norm", NormConfig{c.head_dim, NormKind::rms_by_head, c.norm.eps},
+                    mesh);
+  }
+}
+
+// Queries or keys with their norm and positions.
+Tensor Attention::placed(const Tensor& x, std::optional<Norm>& norm, const Batch& batch) const {
+  const Tensor y = norm ? norm->forward(x) : x;
+  return table_ != nullptr ? rope(y, batch.position, *table_) : y;
+}
 
 Tensor Attention::forward(const Tensor& x, Context& context) {
   const Batch& batch = context.batch;
-  const Tensor h = enter(rms_norm(x, norm_, config_.norm_eps), context);
-  const auto qkv = linear(h, qkv_);                        // columns: heads / tp
-  const Tensor q = rope(qkv[0], batch.position, *table_);  // [tokens / cp, heads / tp * head_dim]
-  Tensor k = rope(qkv[1], batch.position, *table_);
+  const Tensor h = enter(norm_.forward(x), context);
+  const auto qkv = linear(h, qkv_);  // columns: heads / tp
+  const Tensor q = placed(biased(qkv[0], q_bias_), q_norm_, batch);
+  Tensor k = placed(biased(qkv[1], k_bias_), k_norm_, batch);
   k = all_gather(k, *context.mesh, axes::cp);
-  const Tensor v = all_gather(qkv[2], *context.mesh, axes::cp);
+  const Tensor v = all_gather(biased(qkv[2], v_bias_), *context.mesh, axes::cp);
   const AttentionShape shape{q.columns() / config_.head_dim, k.columns() / config_.head_dim,
-                             config_.head_dim, 1 / std::sqrt(double(config_.head_dim))};
-  const Tensor y = linear(attention(q, k, v, batch.areas, shape), out_pack_)[0];
-  return add(x, residual_dropout(leave(y, context), config_.dropout, layer_, 0, context));
+                             config_.head_dim,
+                             config_.score_factor / std::sqrt(double(config_.head_dim))};
+  const Tensor y = linear(attention(q, k, v, areas_of(batch, config_.window), shape), out_pack_)[0];
+  return add(x, residual_dropout(biased(leave(y, context), out_bias_), config_.dropout, layer_, 0,
+                                 context));
 }
 
 void Attention::visit(const Visitor& visitor) {
-  for (Parameter* w : {&norm_, &q_, &k_, &v_, &out_}) visitor.parameter(*w);
+  norm_.visit(visitor);
+  for (Parameter* w : {&q_, &k_, &v_, &out_}) visitor.parameter(*w);
+  for (auto* bias : {&q_bias_, &k_bias_, &v_bias_, &out_bias_})
+    if (*bias) visitor.parameter(**bias);
+  for (auto* norm : {&q_norm_, &k_norm_})
+    if (*norm) (*norm)->visit(visitor);
   for (Pack* pack : {&qkv_, &out_pack_}) visitor.pack(*pack);
+}
+
+std::vector<Area> areas_of(const Batch& batch, std::int64_t window) {
+  return window > 0 ? within_window(batch.areas, window) : batch.areas;
 }
 
 }  // namespace pf

@@ -1,31 +1,47 @@
 // The attention part of a transformer layer.
 #pragma once
 
-#include "models/layer.h"
+#include <optional>
+
+#include "core/ops/attention.h"
+#include "models/norm.h"
 
 namespace pf {
 
 struct AttentionConfig {
   std::int64_t hidden = 0, heads = 0, kv_heads = 0, head_dim = 0;
-  double norm_eps = 1e-5, init_std = 0.02, out_std = 0.02, dropout = 0;
+  NormConfig norm = {};
+  double init_std = 0.02, out_std = 0.02, dropout = 0;
+  double score_factor = 1;  // beside 1 / sqrt(head_dim)
+  std::int64_t window = 0;  // keys that a query sees; 0: all before it
+  bool has_qkv_bias = false, has_out_bias = false, has_qk_norm = false;
 };
 
-// x + out(attention(rope(q), rope(k), v)) of rms_norm(x), with grouped-query heads (Ainslie et al.
-// 2023).
+// x + out(attention(rope(q), rope(k), v)) of norm(x), with grouped-query heads (Ainslie et al.
+// 2023); optionally RMSNorm over each head of q and k (Dehghani et al. 2023).
 class Attention {
  public:
-  // `prefix` is the layer's name, `table` [positions, head_dim] made by rope_table().
+  // `prefix` is the layer's name, `table` [positions, head_dim] made by rope_table(), or null where
+  // positions are elsewhere.
   Attention(const std::string& prefix, int layer, const AttentionConfig& config, const Mesh& mesh,
             const Tensor* table);
   Tensor forward(const Tensor& x, Context& context);
   void visit(const Visitor& visitor);
 
  private:
+  Tensor placed(const Tensor& x, std::optional<Norm>& norm, const Batch& batch) const;
+
   int layer_;
   AttentionConfig config_;
   const Tensor* table_;
-  Parameter norm_, q_, k_, v_, out_;
+  Norm norm_;
+  Parameter q_, k_, v_, out_;
+  std::optional<Parameter> q_bias_, k_bias_, v_bias_, out_bias_;
+  std::optional<Norm> q_norm_, k_norm_;
   Pack qkv_, out_pack_;
 };
+
+// What a micro-batch lets its queries see, within a window where there is one.
+std::vector<Area> areas_of(const Batch& batch, std::int64_t window);
 
 }  // namespace pf

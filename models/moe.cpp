@@ -1,9 +1,10 @@
 #include "models/moe.h"
 
+#include <numeric>
+
 #include "core/error.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/loss.h"
-#include "core/ops/rows.h"
 #include "models/balance.h"
 #include "models/weights.h"
 #include "parallel/dispatch.h"
@@ -19,8 +20,7 @@ constexpr double mixed_share = 0.01;  // of micro beside global (Qiu et al. 2025
 Moe::Moe(const std::string& prefix, int layer, const MoeConfig& c, const Mesh& mesh)
     : layer_(layer),
       config_(c),
-      norm_(make_parameter(
-          mesh, {prefix + ".moe.norm", {c.hidden}, dense_weight(Cut::whole), Init::ones})),
+      norm_(prefix + ".moe.norm", c.norm, mesh),
       router_(make_parameter(mesh, {prefix + ".moe.router",
                                     {c.experts, c.hidden},
                                     dense_weight(Cut::whole),
@@ -46,15 +46,29 @@ Moe::Moe(const std::string& prefix, int layer, const MoeConfig& c, const Mesh& m
       down_pack_(prefix + ".moe.experts.down", {&down_}) {
   if (c.shared_ffn > 0)
     shared_.emplace(prefix + ".moe.shared",
-                    MlpConfig{c.hidden, c.shared_ffn, c.norm_eps, c.init_std, c.out_std}, mesh);
+                    MlpConfig{.hidden = c.hidden,
+                              .ffn = c.shared_ffn,
+                              .init_std = c.init_std,
+                              .out_std = c.out_std,
+                              .has_gate = c.has_shared_gate},
+                    mesh);
+  if (c.bias_rate > 0) {
+    make_bias(bias_, mesh, prefix + ".moe.router.bias", c.experts, Cut::whole);
+    bias_->freeze();
+  }
 }
 
 Tensor Moe::forward(const Tensor& x, Context& context) {
-  const Tensor h = rms_norm(x, norm_, config_.norm_eps);
+  const Tensor h = norm_.forward(x);
   // The router works in the accumulation type: near-ties must not be decided by rounding.
   const Tensor logits = linear(cast(h, accumulation(h.dtype())), router_pack_)[0];
   Tensor& decided = context.statistics.chosen[layer_];
-  const Routed routed = route(logits, config_.top_k, config_.router, decided);
+  if (config_.is_forced)
+    decided = forced_choice(slice(context.batch.token, *context.mesh, axes::tp), config_.top_k,
+                            config_.experts);
+  Router router = config_.router;
+  if (bias_) router.bias = bias_->value();
+  const Routed routed = route(logits, config_.top_k, router, decided);
   if (Tape::is_recording() || context.is_training) decided = routed.chosen;
   auxiliary_losses(routed, context);
 
@@ -114,8 +128,28 @@ void Moe::auxiliary_losses(const Routed& routed, Context& context) const {
          context.statistics.z_losses);
 }
 
+void Moe::update_bias(std::span<const double> counts) {
+  if (!bias_) return;
+  require(std::ssize(counts) == config_.experts, "update_bias: ", counts.size(), " counts for ",
+          config_.experts, " experts");
+  const double mean = std::accumulate(counts.begin(), counts.end(), 0.0) / double(config_.experts);
+  const Tensor change = Tensor::like(bias_->value());
+  for (std::int64_t e = 0; e < config_.experts; ++e) {
+    const double apart = mean - counts[std::size_t(e)];
+    backend(change).fill(change.rows(e, e + 1), apart > 0   ? config_.bias_rate
+                                                : apart < 0 ? -config_.bias_rate
+                                                            : 0);
+  }
+  const Tensor terms[] = {bias_->value(), change};
+  backend(change).add(bias_->value(), terms);
+  bias_->changed();
+}
+
 void Moe::visit(const Visitor& visitor) {
-  for (Parameter* w : {&norm_, &router_, &gate_, &up_, &down_}) visitor.parameter(*w);
+  norm_.visit(visitor);
+  visitor.parameter(router_);
+  if (bias_) visitor.parameter(*bias_);
+  for (Parameter* w : {&gate_, &up_, &down_}) visitor.parameter(*w);
   for (Pack* pack : {&router_pack_, &gate_up_, &down_pack_}) visitor.pack(*pack);
   if (shared_) shared_->visit(visitor);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 
 #include "core/ops/routing.h"
 #include "models/mlp.h"
@@ -12,14 +13,18 @@ enum class BalanceKind { none, micro, sequence, global, mixed };
 
 struct MoeConfig {
   std::int64_t hidden = 0, experts = 0, top_k = 1, ffn = 0, shared_ffn = 0;
-  RouterKind router = RouterKind::softmax_top_k;
+  Router router = {};      // without a bias
+  bool is_forced = false;  // choices are even whatever the logits are
+  double bias_rate = 0;
+  bool has_shared_gate = false;
   BalanceKind balance = BalanceKind::none;
   double balance_weight = 0, z_loss = 0;
-  double norm_eps = 1e-5, init_std = 0.02, out_std = 0.02, dropout = 0;
+  NormConfig norm = {};
+  double init_std = 0.02, out_std = 0.02, dropout = 0;
 };
 
 // x + sum of the top k experts' SwiGLU, weighted by their scores, + the shared expert, all of
-// rms_norm(x); no token is dropped. Its balance and z losses are roots of the tape; their
+// norm(x); no token is dropped. Its balance and z losses are roots of the tape; their
 // definitions:
 //   micro, sequence  weight * experts / tokens * sum over groups of sum_i f_i P_i, P_i the sum of
 //   the
@@ -33,13 +38,20 @@ class Moe {
   Tensor forward(const Tensor& x, Context& context);
   void visit(const Visitor& visitor);
 
+  // After a step, with how many choices each expert got in the global batch: the bias of those that
+  // got fewer than the mean rises by bias_rate, that of others falls (Wang et al. 2024, algorithm
+  // 1).
+  void update_bias(std::span<const double> counts);
+
  private:
   Tensor experts(const Tensor& h, const Routed& routed, Context& context);
   void auxiliary_losses(const Routed& routed, Context& context) const;
 
   int layer_;
   MoeConfig config_;
-  Parameter norm_, router_, gate_, up_, down_;
+  Norm norm_;
+  Parameter router_, gate_, up_, down_;
+  std::optional<Parameter> bias_;  // of the choice: moved by update_bias() alone
   Pack router_pack_, gate_up_, down_pack_;
   std::optional<SwiGlu> shared_;
 };

@@ -9,84 +9,187 @@
 #include "core/ops/loss.h"
 #include "core/ops/rows.h"
 #include "models/weights.h"
+#include "parallel/communicator.h"
 #include "parallel/table.h"
 
 namespace pf {
 namespace {
 
-// Ids to rows. The vocabulary is cut over tp: each rank finds some rows, leave() sums them.
+NormConfig norm_of(const config::Model& c) {
+  return {c.hidden(), c.norm() == config::Model::layer ? NormKind::layer : NormKind::rms,
+          c.norm_eps()};
+}
+
+// Residual branches add up: their last products start smaller (Radford et al. 2019).
+double out_std(const config::Model& c) {
+  return c.init_std() / std::sqrt(2.0 * double(c.layers()));
+}
+
+bool is_moe_layer(const config::Model& c, std::int64_t layer) {
+  return c.has_moe() && layer >= c.moe().first_dense() && (layer + 1) % c.moe().every() == 0;
+}
+
+// Keys that a query of this layer sees; 0: all before it.
+std::int64_t window_of(const config::Model& c, std::int64_t layer) {
+  const std::int64_t every = c.full_attention_every();
+  return every > 0 && (layer + 1) % every == 0 ? 0 : c.window();
+}
+
+// Queries and keys are both multiplied by the attention factor.
+double score_factor(const config::Model& c) {
+  if (!c.has_rope_scaling()) return 1;
+  const config::RopeScaling& s = c.rope_scaling();
+  const double usual = s.kind() == config::RopeScaling::yarn ? 0.1 * std::log(s.factor()) + 1 : 1;
+  const double factor = s.has_attention_factor() ? s.attention_factor() : usual;
+  return factor * factor;
+}
+
+std::optional<ActivationKind> activation_of(const config::Model& c) {
+  switch (c.activation()) {
+    case config::Model::gelu:
+      return ActivationKind::gelu;
+    case config::Model::gelu_tanh:
+      return ActivationKind::gelu_tanh;
+    case config::Model::relu:
+      return ActivationKind::relu;
+    case config::Model::swiglu:
+      break;
+  }
+  return std::nullopt;
+}
+
+// Ids to rows, plus learned positions where there are any. The vocabulary is cut over tp: each rank
+// finds some rows, leave() sums them; positions are whole, and added to this rank's tokens.
 class Embedding : public Layer {
  public:
   Embedding(const config::Model& c, const Mesh& mesh)
-      : w_(make_parameter(mesh, {"embedding",
+      : offset_(c.position_offset()),
+        w_(make_parameter(mesh, {"embedding",
                                  {c.vocabulary(), c.hidden()},
                                  dense_weight(Cut::rows),
                                  Init::normal,
-                                 c.init_std()})) {}
+                                 c.init_std()})) {
+    if (c.position() != config::Model::learned) return;
+    const Shape whole{c.max_positions() + offset_, c.hidden()};
+    const Label label = dense_weight(Cut::whole);
+    positions_.emplace("positions", whole, mesh.place("positions", whole, label), label,
+                       Init::normal, c.init_std());
+  }
   std::string name() const override { return "embedding"; }
   Tensor forward(const Tensor&, Context& context) override {
-    return leave(embedding(context.batch.ids, w_, context.type), context);
+    const Tensor x = leave(embedding(context.batch.ids, w_, context.type), context);
+    if (!positions_) return x;
+    const Tensor at = slice(context.batch.position, *context.mesh, axes::tp);
+    return add(x, embedding(at, *positions_, context.type, offset_));
   }
-  void visit(const Visitor& visitor) override { visitor.parameter(w_); }
+  void visit(const Visitor& visitor) override {
+    visitor.parameter(w_);
+    if (positions_) visitor.parameter(*positions_);
+  }
+  Parameter& weight() { return w_; }
 
  private:
+  std::int64_t offset_;
   Parameter w_;
+  std::optional<Parameter> positions_;
 };
 
 class TransformerLayer : public Layer {
  public:
   TransformerLayer(const config::Model& c, int layer, const Mesh& mesh, const Tensor* rope)
-      : name_("layers." + std::to_string(layer)),
-        attention_(name_, layer, attention(c), mesh, rope) {
-    const bool is_moe = c.has_moe() && (layer + 1) % c.moe().every() == 0;
-    if (is_moe) {
+      : name_("layers." + std::to_string(layer)) {
+    if (c.has_mla())
+      latent_.emplace(name_, layer, latent(c, layer), mesh, rope);
+    else
+      attention_.emplace(name_, layer, attention(c, layer), mesh, rope);
+    if (is_moe_layer(c, layer))
       moe_.emplace(name_, layer, moe(c), mesh);
-    } else {
-      mlp_.emplace(
-          name_, layer,
-          MlpConfig{c.hidden(), c.ffn(), c.norm_eps(), c.init_std(), out_std(c), c.dropout()},
-          mesh);
-    }
+    else
+      mlp_.emplace(name_, layer, mlp(c), mesh);
   }
   std::string name() const override { return name_; }
   Tensor forward(const Tensor& x, Context& context) override {
-    const Tensor y = attention_.forward(x, context);
+    const Tensor y = attention_ ? attention_->forward(x, context) : latent_->forward(x, context);
     return moe_ ? moe_->forward(y, context) : mlp_->forward(y, context);
   }
   void visit(const Visitor& visitor) override {
-    attention_.visit(visitor);
+    if (attention_) attention_->visit(visitor);
+    if (latent_) latent_->visit(visitor);
     if (mlp_) mlp_->visit(visitor);
     if (moe_) moe_->visit(visitor);
   }
+  Moe* moe() { return moe_ ? &*moe_ : nullptr; }
 
  private:
-  // Residual branches add up: their last products start smaller (Radford et al. 2019).
-  static double out_std(const config::Model& c) {
-    return c.init_std() / std::sqrt(2.0 * double(c.layers()));
+  static AttentionConfig attention(const config::Model& c, int layer) {
+    return {.hidden = c.hidden(),
+            .heads = c.heads(),
+            .kv_heads = c.kv_heads(),
+            .head_dim = c.head_dim(),
+            .norm = norm_of(c),
+            .init_std = c.init_std(),
+            .out_std = out_std(c),
+            .dropout = c.dropout(),
+            .score_factor = score_factor(c),
+            .window = window_of(c, layer),
+            .has_qkv_bias = c.qkv_bias(),
+            .has_out_bias = c.out_bias(),
+            .has_qk_norm = c.qk_norm()};
   }
-  static AttentionConfig attention(const config::Model& c) {
-    return {c.hidden(),   c.heads(),    c.kv_heads(), c.head_dim(),
-            c.norm_eps(), c.init_std(), out_std(c),   c.dropout()};
+  static LatentAttentionConfig latent(const config::Model& c, int layer) {
+    const config::Mla& m = c.mla();
+    return {.hidden = c.hidden(),
+            .heads = c.heads(),
+            .q_rank = m.q_rank(),
+            .kv_rank = m.kv_rank(),
+            .nope_dim = m.nope_dim(),
+            .rope_dim = m.rope_dim(),
+            .value_dim = m.value_dim(),
+            .norm = norm_of(c),
+            .init_std = c.init_std(),
+            .out_std = out_std(c),
+            .dropout = c.dropout(),
+            .score_factor = score_factor(c),
+            .window = window_of(c, layer)};
+  }
+  static MlpConfig mlp(const config::Model& c) {
+    return {.hidden = c.hidden(),
+            .ffn = c.ffn(),
+            .norm = norm_of(c),
+            .init_std = c.init_std(),
+            .out_std = out_std(c),
+            .dropout = c.dropout(),
+            .activation = activation_of(c),
+            .has_bias = c.mlp_bias()};
   }
   static MoeConfig moe(const config::Model& c) {
     const config::Moe& m = c.moe();
+    const bool is_forced = m.router() == config::Moe::forced;
     return {.hidden = c.hidden(),
             .experts = m.experts(),
             .top_k = m.top_k(),
             .ffn = m.ffn(),
             .shared_ffn = m.shared_ffn(),
-            .router = RouterKind(m.router()),
+            .router = {.kind = is_forced ? RouterKind::top_k_softmax : RouterKind(m.router()),
+                       .scale = m.routed_scale(),
+                       .groups = m.groups(),
+                       .top_groups = m.top_groups(),
+                       .group_best = m.group_best()},
+            .is_forced = is_forced,
+            .bias_rate = m.bias_rate(),
+            .has_shared_gate = m.shared_gate(),
             .balance = BalanceKind(m.balance().kind()),
             .balance_weight = m.balance().weight(),
             .z_loss = m.z_loss(),
-            .norm_eps = c.norm_eps(),
+            .norm = norm_of(c),
             .init_std = c.init_std(),
             .out_std = out_std(c),
             .dropout = c.dropout()};
   }
 
   std::string name_;
-  Attention attention_;
+  std::optional<Attention> attention_;
+  std::optional<LatentAttention> latent_;
   std::optional<Mlp> mlp_;
   std::optional<Moe> moe_;
 };
@@ -95,22 +198,23 @@ class TransformerLayer : public Layer {
 // logits is in memory. The vocabulary is cut over tp; three numbers a token travel.
 class Head : public Layer {
  public:
-  Head(const config::Model& c, std::int64_t chunk, const Mesh& mesh)
-      : eps_(c.norm_eps()),
-        chunk_(chunk),
-        norm_(make_parameter(mesh,
-                             {"head.norm", {c.hidden()}, dense_weight(Cut::whole), Init::ones})),
-        w_(make_parameter(mesh, {"head",
-                                 {c.vocabulary(), c.hidden()},
-                                 dense_weight(Cut::rows),
-                                 Init::normal,
-                                 c.init_std()})),
-        pack_("head", {&w_}) {}
+  // `tied`: the embedding's weights, or null where the head has its own.
+  Head(const config::Model& c, std::int64_t chunk, Parameter* tied, const Mesh& mesh)
+      : chunk_(chunk), norm_("head.norm", norm_of(c), mesh), w_(tied) {
+    if (tied == nullptr) {
+      const Shape whole{c.vocabulary(), c.hidden()};
+      const Label label = dense_weight(Cut::rows);
+      own_.emplace("head", whole, mesh.place("head", whole, label), label, Init::normal,
+                   c.init_std());
+      w_ = &*own_;
+    }
+    pack_.emplace("head", std::vector<Parameter*>{w_});
+  }
   std::string name() const override { return "head"; }
 
   Tensor forward(const Tensor& x, Context& context) override {
-    const Tensor h = enter(rms_norm(x, norm_, eps_), context);
-    if (context.wants_logits) return linear(h, pack_)[0];
+    const Tensor h = enter(norm_.forward(x), context);
+    if (context.wants_logits) return linear(h, *pack_)[0];
     const auto chunks = split_rows(h, chunk_);
     std::int64_t begin = 0;
     for (std::size_t i = 0; i < chunks.size(); ++i) {
@@ -127,9 +231,9 @@ class Head : public Layer {
     return {};
   }
   void visit(const Visitor& visitor) override {
-    visitor.parameter(norm_);
-    visitor.parameter(w_);
-    visitor.pack(pack_);
+    norm_.visit(visitor);
+    if (own_) visitor.parameter(*own_);
+    visitor.pack(*pack_);
   }
 
  private:
@@ -137,18 +241,19 @@ class Head : public Layer {
   Tensor loss(const Tensor& h, const Context& context, std::int64_t begin, std::int64_t end) {
     const Mesh& mesh = *context.mesh;
     const Batch& batch = context.batch;
-    const Tensor logits = linear(h, pack_)[0];
+    const Tensor logits = linear(h, *pack_)[0];
     const Tensor top = all_max(row_max(logits), mesh, axes::tp);
     LossParts parts =
-        loss_parts(logits, top, batch.targets.rows(begin, end), w_.block().begin[0], axes::tp);
+        loss_parts(logits, top, batch.targets.rows(begin, end), w_->block().begin[0], axes::tp);
     parts = {all_reduce(parts.exp_sum, mesh, axes::tp), all_reduce(parts.picked, mesh, axes::tp)};
     return cross_entropy(parts, top, batch.mask.rows(begin, end), 1 / context.tokens);
   }
 
-  double eps_;
   std::int64_t chunk_;
-  Parameter norm_, w_;
-  Pack pack_;
+  Norm norm_;
+  std::optional<Parameter> own_;
+  Parameter* w_;
+  std::optional<Pack> pack_;
 };
 
 // A stream of random numbers that only the name decides: FNV-1a.
@@ -158,15 +263,38 @@ std::uint32_t stream_of(const std::string& name) {
   return hash & 0x3fffffff;  // the rest is for dropout and the like
 }
 
+RopeScaling scaling_of(const config::Model& c) {
+  if (!c.has_rope_scaling()) return {};
+  const config::RopeScaling& s = c.rope_scaling();
+  return {RopeScaling::Kind(s.kind()), s.factor(), s.original_positions(), s.fast(), s.slow()};
+}
+
 }  // namespace
 
 Transformer::Transformer(const config::Model& c, const ModelOptions& options, const Mesh& mesh)
     : mesh_(&mesh), type_(options.type) {
-  rope_ = rope_table(options.positions, c.head_dim(), c.rope_base(), options.type, mesh.device());
-  layers_.push_back(std::make_unique<Embedding>(c, mesh));
-  for (int layer = 0; layer < int(c.layers()); ++layer)
-    layers_.push_back(std::make_unique<TransformerLayer>(c, layer, mesh, &rope_));
-  layers_.push_back(std::make_unique<Head>(c, options.head_chunk, mesh));
+  const bool turns = c.position() == config::Model::rope;
+  if (turns) {
+    const std::int64_t width = c.has_mla() ? c.mla().rope_dim() : c.head_dim();
+    rope_ = rope_table(options.positions,
+                       rope_frequencies(width, c.rope_base(), scaling_of(c), options.positions),
+                       options.type, mesh.device());
+  }
+  auto first = std::make_unique<Embedding>(c, mesh);
+  Parameter* tied = c.tied() ? &first->weight() : nullptr;
+  layers_.push_back(std::move(first));
+  for (int number = 0; number < int(c.layers()); ++number) {
+    auto layer = std::make_unique<TransformerLayer>(c, number, mesh, turns ? &rope_ : nullptr);
+    if (layer->moe() != nullptr) moes_.push_back(layer->moe());
+    layers_.push_back(std::move(layer));
+  }
+  layers_.push_back(std::make_unique<Head>(c, options.head_chunk, tied, mesh));
+}
+
+void Transformer::update_biases(const std::vector<std::vector<double>>& expert_counts) {
+  require(expert_counts.size() == moes_.size(), "update_biases: counts of ", expert_counts.size(),
+          " layers for ", moes_.size());
+  for (std::size_t i = 0; i < moes_.size(); ++i) moes_[i]->update_bias(expert_counts[i]);
 }
 
 void Transformer::visit(const Visitor& visitor) {
@@ -179,35 +307,56 @@ void Transformer::initialise(std::uint64_t seed) {
   }});
 }
 
-ModelSize model_size(const config::Model& c, std::int64_t sequence) {
-  const std::int64_t h = c.hidden(), q = c.heads() * c.head_dim(), kv = c.kv_heads() * c.head_dim();
-  const std::int64_t attention = h * (2 * q + 2 * kv);
-  ModelSize size;
-  std::int64_t products = 0, norms = h;  // weights of products that a token meets
-  for (std::int64_t layer = 0; layer < c.layers(); ++layer) {
-    std::int64_t all = attention, active = attention;
-    if (c.has_moe() && (layer + 1) % c.moe().every() == 0) {
-      const config::Moe& m = c.moe();
-      const std::int64_t expert = 3 * h * m.ffn(),
-                         always = 3 * h * m.shared_ffn() + h * m.experts();
-      all += m.experts() * expert + always;
-      active += m.top_k() * expert + always;
-    } else {
-      all += 3 * h * c.ffn();
-      active += 3 * h * c.ffn();
-    }
-    size.parameters += all;
-    products += active;
-    norms += 2 * h;
+std::vector<std::vector<Parameter*>> trained_parameters(Transformer& model) {
+  std::vector<std::vector<Parameter*>> layers;
+  for (const auto& layer : model.layers()) {
+    layers.emplace_back();
+    layer->visit({.parameter = [&](Parameter& w) {
+      if (w.is_trainable()) layers.back().push_back(&w);
+    }});
   }
-  const std::int64_t table = c.vocabulary() * h;
-  products += table;  // the head
-  size.parameters += 2 * table + norms;
-  size.active_parameters = products + table + norms;
-  // Scores and weighted sums: 2 products of 2 q FLOPs for each of sequence / 2 keys, three times
-  // over.
-  const double causal = 6.0 * double(c.layers()) * double(q) * double(sequence);
-  size.flops_per_token = 6.0 * double(products) + causal;
+  return layers;
+}
+
+config::Model with_heads(config::Model c) {
+  if (!c.has_kv_heads()) c.set_kv_heads(c.heads());
+  if (!c.has_head_dim()) c.set_head_dim(c.hidden() / c.heads());
+  return c;
+}
+
+ModelSize model_size(const config::Model& config, std::int64_t sequence) {
+  const config::Model c = with_heads(config);
+  FakeCommunicator alone(0, 1);
+  Device device(make_meta_backend(make_cpu_backend(1)));
+  const Mesh mesh(alone, device, Layout::make(1, 1, 1, 1, 1, 1, 1), {0});
+  Transformer model(c, {.positions = sequence}, mesh);
+  // Of the experts, a token meets its top k.
+  const auto met = [&](const Parameter& w) {
+    const std::int64_t size = w.whole().size();
+    return w.whole().dims() == 3 ? size / c.moe().experts() * c.moe().top_k() : size;
+  };
+  ModelSize size;
+  std::int64_t products = 0;  // weights of products that a token meets
+  model.visit({.parameter =
+                   [&](Parameter& w) {
+                     size.parameters += w.whole().size();
+                     size.active_parameters += met(w);
+                   },
+               .pack =
+                   [&](Pack& pack) {
+                     for (const Parameter* w : pack.parts()) products += met(*w);
+                   }});
+  // Of one head and key: scores and weighted sums, 2 FLOPs a column each.
+  const double columns =
+      2.0 * double(c.heads()) *
+      double(c.has_mla() ? c.mla().nope_dim() + c.mla().rope_dim() + c.mla().value_dim()
+                         : 2 * c.head_dim());
+  double keys = 0;  // that a token sees on average, over all layers
+  for (std::int64_t layer = 0; layer < c.layers(); ++layer) {
+    const auto length = double(sequence), window = double(window_of(c, layer));
+    keys += window > 0 && window < length ? window - window * window / (2 * length) : length / 2;
+  }
+  size.flops_per_token = 6.0 * double(products) + 3 * columns * keys;
   return size;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "models/attention.h"
+#include "models/latent_attention.h"
 #include "models/layer.h"
 #include "models/mlp.h"
 #include "models/model.pb.h"
@@ -16,8 +17,8 @@ struct ModelOptions {
   DType type = DType::f32;         // of activations
 };
 
-// A decoder-only transformer: RMSNorm before attention and before the MLP or MoE (Xiong et al.
-// 2020), rotary positions, an untied head without biases.
+// A decoder-only transformer with a norm before attention and before the MLP or MoE (Xiong et al.
+// 2020); models/model.proto says of which parts. Its head has no bias.
 class Transformer {
  public:
   Transformer(const config::Model& config, const ModelOptions& options, const Mesh& mesh);
@@ -28,23 +29,34 @@ class Transformer {
   void visit(const Visitor& visitor);
   // From global indices: the same weights under every layout.
   void initialise(std::uint64_t seed);
+  // After a step, with the choices of the global batch by MoE layer: see Moe::update_bias().
+  void update_biases(const std::vector<std::vector<double>>& expert_counts);
 
  private:
   const Mesh* mesh_;
   DType type_;
   Tensor rope_;
   Layers layers_;
+  std::vector<Moe*> moes_;  // of layers_, in order
 };
+
+// With kv_heads = heads and head_dim = hidden / heads where they are not given.
+config::Model with_heads(config::Model config);
+
+// Those that gradients change, by layer.
+std::vector<std::vector<Parameter*>> trained_parameters(Transformer& model);
 
 // Of the whole model, whatever the layout.
 struct ModelSize {
   std::int64_t parameters = 0;
   std::int64_t active_parameters = 0;  // used by one token: top_k of the experts
   // One token's share of a training step: 6 FLOPs for each active weight of a product (2 forward, 4
-  // backward), and attention's scores and sums at half the square (causal), as Megatron counts them
-  // (Narayanan et al. 2021, equation 3, halved). Recompute is not counted.
+  // backward), and attention's scores and sums of the keys that a token sees (half of a sequence,
+  // or less within a window), as Megatron counts them (Narayanan et al. 2021, equation 3, halved).
+  // Recompute is not counted.
   double flops_per_token = 0;
 };
+// kv_heads and head_dim may be missing, as in a preset.
 ModelSize model_size(const config::Model& config, std::int64_t sequence);
 
 }  // namespace pf

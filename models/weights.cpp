@@ -1,6 +1,7 @@
 #include "models/weights.h"
 
 #include "core/ops/elementwise.h"
+#include "core/ops/linear.h"
 #include "parallel/table.h"
 
 namespace pf {
@@ -8,6 +9,16 @@ namespace pf {
 Parameter make_parameter(const Mesh& mesh, const WeightSpec& spec) {
   return Parameter(spec.name, spec.whole, mesh.place(spec.name, spec.whole, spec.label), spec.label,
                    spec.init, spec.std);
+}
+
+void make_bias(std::optional<Parameter>& bias, const Mesh& mesh, const std::string& name,
+               std::int64_t size, Cut cut) {
+  const Label label = dense_weight(cut);
+  bias.emplace(name, Shape{size}, mesh.place(name, {size}, label), label, Init::zeros);
+}
+
+Tensor biased(const Tensor& x, std::optional<Parameter>& bias) {
+  return bias ? add_bias(x, *bias) : x;
 }
 
 Tensor enter(const Tensor& x, const Context& context) {

@@ -1,6 +1,8 @@
 // How the weights of a model are spread, and how tokens enter and leave a block.
 #pragma once
 
+#include <optional>
+
 #include "models/layer.h"
 
 namespace pf {
@@ -30,6 +32,11 @@ struct WeightSpec {
   double std = 0;
 };
 Parameter make_parameter(const Mesh& mesh, const WeightSpec& spec);
+
+// Biases, all zeros at first. `biased` adds one where there is one.
+void make_bias(std::optional<Parameter>& bias, const Mesh& mesh, const std::string& name,
+               std::int64_t size, Cut cut);
+Tensor biased(const Tensor& x, std::optional<Parameter>& bias);
 
 // Sequence parallelism (Korthikanti et al. 2022): between blocks tokens are cut over tp; a block
 // gathers them and leaves its partial sums scattered.

@@ -146,7 +146,6 @@ class SmallModel {
   std::unique_ptr<Flight> make_flight(const Samples& samples, std::int64_t micro_batch,
                                       std::int64_t step);
   void backward(Flight& flight, bool is_last);
-  static std::vector<std::vector<Parameter*>> trained(Transformer& transformer);
 
   Recipe recipe_;
   const Mesh* mesh_;
@@ -163,17 +162,8 @@ inline SmallModel::SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64
       transformer_(recipe.model, {length, recipe.head_chunk, recipe.type}, mesh),
       balance_(mesh, recipe.group) {
   transformer_.initialise(recipe.seed);
-  gradients_.emplace(mesh, trained(transformer_));
+  gradients_.emplace(mesh, trained_parameters(transformer_));
   stage_.emplace(transformer_.layers(), *gradients_, recipe.recomputes);
-}
-
-inline std::vector<std::vector<Parameter*>> SmallModel::trained(Transformer& transformer) {
-  std::vector<std::vector<Parameter*>> layers;
-  for (const auto& layer : transformer.layers()) {
-    layers.emplace_back();
-    layer->visit({.parameter = [&](Parameter& w) { layers.back().push_back(&w); }});
-  }
-  return layers;
 }
 
 inline std::unique_ptr<Flight> SmallModel::make_flight(const Samples& samples,
@@ -255,7 +245,7 @@ inline Outcome SmallModel::step(const Samples& samples, std::int64_t step) {
   out.expert_counts = sums.expert_counts;
   transformer_.visit({.parameter = [&](Parameter& w) {
     require(w.shape() == w.whole(), w.name(), " is cut: ", w.shape(), " of ", w.whole());
-    out.gradients[w.name()] = elements(w.gradient());
+    if (w.is_trainable()) out.gradients[w.name()] = elements(w.gradient());
   }});
   return out;
 }

@@ -95,10 +95,13 @@ class Job {
         shape_(shape),
         dim_(shape.head_dim),
         wide_(in_blocks(shape.head_dim)),
+        value_dim_(shape.values()),
+        value_wide_(in_blocks(shape.values())),
         group_(shape.heads / shape.kv_heads),
-        gemm_bytes_(is_blocked ? i64(gemm.scratch_bytes(std::max(
-                                     {shape.head_dim, key_columns, query_columns, key_rows})))
-                               : 0) {}
+        gemm_bytes_(is_blocked
+                        ? i64(gemm.scratch_bytes(std::max({shape.head_dim, shape.values(),
+                                                           key_columns, query_columns, key_rows})))
+                        : 0) {}
 
   std::size_t forward_bytes() {
     return forward_scratch(nullptr).bytes + worker_count() * block_scratch(nullptr).bytes;
@@ -125,9 +128,9 @@ class Job {
   };
   ForwardScratch forward_scratch(std::byte* work) const {
     Cutter cutter(work);
-    const i64 size = is_blocked ? last_place(plan_.k_spans) * shape_.kv_heads * wide_ : 0;
-    T* keys = cutter.cut<T>(size);
-    T* values = cutter.cut<T>(size);
+    const i64 rows = is_blocked ? last_place(plan_.k_spans) * shape_.kv_heads : 0;
+    T* keys = cutter.cut<T>(rows * wide_);
+    T* values = cutter.cut<T>(rows * value_wide_);
     return {keys, values, cutter.bytes()};
   }
 
@@ -143,7 +146,7 @@ class Job {
     BlockScratch scratch{};
     scratch.scores = cutter.cut<A>(query_rows * key_columns);
     scratch.p = cutter.cut<T>(query_rows * key_columns);
-    scratch.y = cutter.cut<A>(query_rows * dim_);
+    scratch.y = cutter.cut<A>(query_rows * value_dim_);
     scratch.top = cutter.cut<A>(query_rows);
     scratch.sum = cutter.cut<A>(query_rows);
     scratch.gemm = cutter.cut<std::byte>(gemm_bytes_);
@@ -151,9 +154,9 @@ class Job {
     return scratch;
   }
 
-  // Of one span and KV head, in a scratch for all.
-  i64 place_of(const AttentionSpan& span, i64 kv_head) const {
-    return (span.place * shape_.kv_heads + in_blocks(span.size()) * kv_head) * wide_;
+  // First row of one span and KV head, in a scratch for all.
+  i64 row_of(const AttentionSpan& span, i64 kv_head) const {
+    return span.place * shape_.kv_heads + in_blocks(span.size()) * kv_head;
   }
   void pack_keys(const ForwardScratch& scratch, const AttentionSpan& span, i64 kv_head, i64 from,
                  const Tensor& k, const Tensor& v) const;
@@ -169,15 +172,15 @@ class Job {
   // Gradients of keys and of values [splits, keys, kv_heads * dim], before they are rounded.
   struct SumsScratch {
     A *dk, *dv;
-    i64 step;  // from one split to the next
+    i64 key_step, value_step;  // from one split to the next
     std::size_t bytes;
   };
   SumsScratch sums_scratch(std::byte* work, i64 keys) const {
     Cutter cutter(work);
-    const i64 step = keys * shape_.kv_heads * dim_;
-    A* dk = cutter.cut<A>(splits() * step);
-    A* dv = cutter.cut<A>(splits() * step);
-    return {dk, dv, step, cutter.bytes()};
+    const i64 key_step = keys * key_pitch(), value_step = keys * value_pitch();
+    A* dk = cutter.cut<A>(splits() * key_step);
+    A* dv = cutter.cut<A>(splits() * value_step);
+    return {dk, dv, key_step, value_step, cutter.bytes()};
   }
 
   // Of one head and all queries of a component; what has "blocks" is empty unless bf16.
@@ -195,9 +198,10 @@ class Job {
       rows = std::max(rows, component.q_rows);
     Cutter cutter(work);
     UnitScratch scratch{};
-    for (T** blocks :
-         {&scratch.q_blocks, &scratch.q_turned, &scratch.dy_blocks, &scratch.dy_turned})
+    for (T** blocks : {&scratch.q_blocks, &scratch.q_turned})
       *blocks = cutter.cut<T>(is_blocked ? rows * wide_ : 0);
+    for (T** blocks : {&scratch.dy_blocks, &scratch.dy_turned})
+      *blocks = cutter.cut<T>(is_blocked ? rows * value_wide_ : 0);
     scratch.k_blocks = cutter.cut<T>(is_blocked ? key_rows * wide_ : 0);
     scratch.dq = cutter.cut<A>(rows * dim_);
     scratch.lse = cutter.cut<A>(rows);
@@ -243,26 +247,27 @@ class Job {
                       A* dv, const UnitScratch& scratch) const;
 
   std::size_t worker_count() const { return std::size_t(workers_.count()); }
-  i64 sums_pitch() const { return shape_.kv_heads * dim_; }
+  i64 key_pitch() const { return shape_.kv_heads * dim_; }
+  i64 value_pitch() const { return shape_.kv_heads * value_dim_; }
 
   Workers& workers_;
   const Bf16Gemm& gemm_;
   const AttentionRows<T>& rows_;
   AttentionPlan plan_;
   AttentionShape shape_;
-  i64 dim_, wide_, group_, gemm_bytes_;
+  i64 dim_, wide_, value_dim_, value_wide_, group_, gemm_bytes_;
 };
 
 template <class T>
 void Job<T>::pack_keys(const ForwardScratch& scratch, const AttentionSpan& span, i64 kv_head,
                        i64 from, const Tensor& k, const Tensor& v) const {
   if constexpr (is_blocked) {
-    const i64 rows = std::min(packed_keys, span.size() - from), place = place_of(span, kv_head);
-    const Head<T> key = head_of<T>(k, kv_head, dim_), value = head_of<T>(v, kv_head, dim_);
-    gemm_.block(scratch.keys + place + from / gemm_block * panel_size(dim_), panel_size(dim_),
+    const i64 rows = std::min(packed_keys, span.size() - from), row = row_of(span, kv_head);
+    const Head<T> key = head_of<T>(k, kv_head, dim_), value = head_of<T>(v, kv_head, value_dim_);
+    gemm_.block(scratch.keys + row * wide_ + from / gemm_block * panel_size(dim_), panel_size(dim_),
                 {key.row(span.begin + from), key.pitch, true}, dim_, rows);
-    gemm_.block(scratch.values + place + from * gemm_block, panel_size(span.size()),
-                {value.row(span.begin + from), value.pitch}, rows, dim_);
+    gemm_.block(scratch.values + row * value_wide_ + from * gemm_block, panel_size(span.size()),
+                {value.row(span.begin + from), value.pitch}, rows, value_dim_);
   }
 }
 
@@ -288,9 +293,9 @@ void Job<T>::block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, 
                            const std::vector<std::size_t>& areas, const ForwardScratch& keys,
                            const BlockScratch& scratch) const {
   const i64 rows = end - begin, kv_head = head / group_;
-  const Head<T> query = head_of<T>(q, head, dim_), to = head_of<T>(y, head, dim_);
-  const Head<T> key = head_of<T>(k, kv_head, dim_), value = head_of<T>(v, kv_head, dim_);
-  std::fill_n(scratch.y, rows * dim_, A(0));
+  const Head<T> query = head_of<T>(q, head, dim_), to = head_of<T>(y, head, value_dim_);
+  const Head<T> key = head_of<T>(k, kv_head, dim_), value = head_of<T>(v, kv_head, value_dim_);
+  std::fill_n(scratch.y, rows * value_dim_, A(0));
   std::fill_n(scratch.top, rows, -std::numeric_limits<A>::infinity());
   std::fill_n(scratch.sum, rows, A(0));
   for (const std::size_t number : areas) {
@@ -301,10 +306,10 @@ void Job<T>::block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, 
     const i64 first = offset + area.first_key(row), last = offset + area.last_key(row + rows);
     for (i64 at = first / gemm_block * gemm_block; at < last; at += key_columns) {
       const i64 columns = std::min(key_columns, rounded<T>(last - at));
-      const GemmShape scores{rows, columns, dim_}, sums{rows, dim_, columns, true};
+      const GemmShape scores{rows, columns, dim_}, sums{rows, value_dim_, columns, true};
       if constexpr (is_blocked)
         gemm_.run(scratch.scores, key_columns, query.row(begin), query.pitch,
-                  Blocked{keys.keys + place_of(span, kv_head), panel_size(dim_)}.from(0, at),
+                  Blocked{keys.keys + row_of(span, kv_head) * wide_, panel_size(dim_)}.from(0, at),
                   scores, scratch.gemm);
       else
         pf::gemm(scratch.scores, key_columns, {query.row(begin), query.pitch},
@@ -313,18 +318,19 @@ void Job<T>::block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, 
       const Band band{left, left + area.k_end - area.k_begin, diagonal + area.lowest,
                       diagonal + area.highest + 1};
       rows_.softmax({scratch.scores, scratch.p, key_columns, rows, columns, band, A(shape_.scale),
-                     scratch.top, scratch.sum, scratch.y, dim_});
+                     scratch.top, scratch.sum, scratch.y, value_dim_});
       if constexpr (is_blocked)
         gemm_.run(
-            scratch.y, dim_, scratch.p, key_columns,
-            Blocked{keys.values + place_of(span, kv_head), panel_size(span.size())}.from(at, 0),
+            scratch.y, value_dim_, scratch.p, key_columns,
+            Blocked{keys.values + row_of(span, kv_head) * value_wide_, panel_size(span.size())}
+                .from(at, 0),
             sums, scratch.gemm);
       else
-        pf::gemm(scratch.y, dim_, {scratch.p, key_columns},
+        pf::gemm(scratch.y, value_dim_, {scratch.p, key_columns},
                  {value.row(span.begin + at), value.pitch}, sums);
     }
   }
-  rows_.divide(to.row(begin), to.pitch, scratch.y, scratch.sum, rows, dim_);
+  rows_.divide(to.row(begin), to.pitch, scratch.y, scratch.sum, rows, value_dim_);
   for (i64 r = 0; r < rows; ++r)
     lse.data<A>()[(begin + r) * lse.pitch() + head] = scratch.top[r] + std::log(scratch.sum[r]);
 }
@@ -365,20 +371,20 @@ template <class T>
 void Job<T>::prepare_queries(const Inputs& in, i64 head, const QuerySpan& at,
                              const UnitScratch& scratch) const {
   const i64 begin = at.span->begin, rows = at.span->size(), place = at.place;
-  const Head<T> dy = head_of<T>(in.dy, head, dim_), y = head_of<T>(in.y, head, dim_);
+  const Head<T> dy = head_of<T>(in.dy, head, value_dim_), y = head_of<T>(in.y, head, value_dim_);
   if constexpr (is_blocked) {
     const Head<T> q = head_of<T>(in.q, head, dim_);
-    const auto block = [&](T* blocks, T* turned, const Head<T>& x) {
-      gemm_.block(blocks + place * wide_, panel_size(rows), {x.row(begin), x.pitch}, rows, dim_);
-      gemm_.block(turned + place * wide_, panel_size(dim_), {x.row(begin), x.pitch, true}, dim_,
-                  rows);
+    const auto block = [&](T* blocks, T* turned, const Head<T>& x, i64 dim, i64 wide) {
+      gemm_.block(blocks + place * wide, panel_size(rows), {x.row(begin), x.pitch}, rows, dim);
+      gemm_.block(turned + place * wide, panel_size(dim), {x.row(begin), x.pitch, true}, dim, rows);
     };
-    block(scratch.q_blocks, scratch.q_turned, q);
-    block(scratch.dy_blocks, scratch.dy_turned, dy);
+    block(scratch.q_blocks, scratch.q_turned, q, dim_, wide_);
+    block(scratch.dy_blocks, scratch.dy_turned, dy, value_dim_, value_wide_);
   }
   const A* from = in.lse.data<A>() + begin * in.lse.pitch() + head;
   for (i64 r = 0; r < rows; ++r) scratch.lse[place + r] = from[r * in.lse.pitch()];
-  rows_.dots(scratch.delta + place, dy.row(begin), dy.pitch, y.row(begin), y.pitch, rows, dim_);
+  rows_.dots(scratch.delta + place, dy.row(begin), dy.pitch, y.row(begin), y.pitch, rows,
+             value_dim_);
   std::fill_n(scratch.dq + place * dim_, rows * dim_, A(0));
 }
 
@@ -414,8 +420,9 @@ void Job<T>::block_backward(const Inputs& in, const KeyBlock& block, const Atten
                 A(shape_.scale),
                 scratch.lse + at.place + column,
                 scratch.delta + at.place + column});
-    const i64 row = (begin - block.begin) * sums_pitch();
-    tile_gradients(in, block.head, tile, at, block.dk + row, block.dv + row, scratch);
+    const i64 row = begin - block.begin;
+    tile_gradients(in, block.head, tile, at, block.dk + row * key_pitch(),
+                   block.dv + row * value_pitch(), scratch);
   }
 }
 
@@ -424,23 +431,23 @@ template <class T>
 void Job<T>::tile_scores(const Inputs& in, i64 head, const Tile& tile, const QuerySpan& at,
                          const UnitScratch& scratch) const {
   const Head<T> k = head_of<T>(in.k, head / group_, dim_),
-                v = head_of<T>(in.v, head / group_, dim_);
-  const GemmShape shape{tile.rows, tile.columns, dim_};
+                v = head_of<T>(in.v, head / group_, value_dim_);
   if constexpr (is_blocked) {
-    const auto run = [&](A* to, const Head<T>& keys, const T* turned) {
-      const Blocked all{turned + at.place * wide_, panel_size(dim_)};
-      gemm_.run(to, query_columns, keys.row(tile.key), keys.pitch, all.from(0, tile.column), shape,
-                scratch.gemm);
+    const auto run = [&](A* to, const Head<T>& keys, const T* turned, i64 dim, i64 wide) {
+      const Blocked all{turned + at.place * wide, panel_size(dim)};
+      gemm_.run(to, query_columns, keys.row(tile.key), keys.pitch, all.from(0, tile.column),
+                {tile.rows, tile.columns, dim}, scratch.gemm);
     };
-    run(scratch.scores, k, scratch.q_turned);
-    run(scratch.dp, v, scratch.dy_turned);
+    run(scratch.scores, k, scratch.q_turned, dim_, wide_);
+    run(scratch.dp, v, scratch.dy_turned, value_dim_, value_wide_);
   } else {
-    const auto run = [&](A* to, const Head<T>& keys, const Head<T>& queries) {
+    const auto run = [&](A* to, const Head<T>& keys, const Head<T>& queries, i64 dim) {
       pf::gemm(to, query_columns, {keys.row(tile.key), keys.pitch},
-               {queries.row(at.span->begin + tile.column), queries.pitch, true}, shape);
+               {queries.row(at.span->begin + tile.column), queries.pitch, true},
+               {tile.rows, tile.columns, dim});
     };
-    run(scratch.scores, k, head_of<T>(in.q, head, dim_));
-    run(scratch.dp, v, head_of<T>(in.dy, head, dim_));
+    run(scratch.scores, k, head_of<T>(in.q, head, dim_), dim_);
+    run(scratch.dp, v, head_of<T>(in.dy, head, value_dim_), value_dim_);
   }
 }
 
@@ -449,15 +456,16 @@ template <class T>
 void Job<T>::tile_gradients(const Inputs& in, i64 head, const Tile& tile, const QuerySpan& at,
                             A* dk, A* dv, const UnitScratch& scratch) const {
   const GemmShape of_keys{tile.rows, dim_, tile.columns, true};
+  const GemmShape of_values{tile.rows, value_dim_, tile.columns, true};
   A* dq = scratch.dq + (at.place + tile.column) * dim_;
   if constexpr (is_blocked) {
-    const auto run = [&](A* to, const T* scores, const T* blocks) {
-      const Blocked all{blocks + at.place * wide_, panel_size(at.span->size())};
-      gemm_.run(to, sums_pitch(), scores, query_columns, all.from(tile.column, 0), of_keys,
-                scratch.gemm);
+    const auto run = [&](A* to, i64 pitch, const T* scores, const T* blocks, i64 wide,
+                         const GemmShape& shape) {
+      const Blocked all{blocks + at.place * wide, panel_size(at.span->size())};
+      gemm_.run(to, pitch, scores, query_columns, all.from(tile.column, 0), shape, scratch.gemm);
     };
-    run(dk, scratch.dscores, scratch.q_blocks);
-    run(dv, scratch.p, scratch.dy_blocks);
+    run(dk, key_pitch(), scratch.dscores, scratch.q_blocks, wide_, of_keys);
+    run(dv, value_pitch(), scratch.p, scratch.dy_blocks, value_wide_, of_values);
     gemm_.transpose(scratch.dscores_turned, key_rows, scratch.dscores, query_columns, tile.rows,
                     tile.columns);
     gemm_.run(dq, dim_, scratch.dscores_turned, key_rows,
@@ -465,10 +473,10 @@ void Job<T>::tile_gradients(const Inputs& in, i64 head, const Tile& tile, const 
               {tile.columns, dim_, in_blocks(tile.rows), true}, scratch.gemm);
   } else {
     const i64 row = at.span->begin + tile.column;
-    const Head<T> q = head_of<T>(in.q, head, dim_), dy = head_of<T>(in.dy, head, dim_);
+    const Head<T> q = head_of<T>(in.q, head, dim_), dy = head_of<T>(in.dy, head, value_dim_);
     const Head<T> k = head_of<T>(in.k, head / group_, dim_);
-    pf::gemm(dk, sums_pitch(), {scratch.dscores, query_columns}, {q.row(row), q.pitch}, of_keys);
-    pf::gemm(dv, sums_pitch(), {scratch.p, query_columns}, {dy.row(row), dy.pitch}, of_keys);
+    pf::gemm(dk, key_pitch(), {scratch.dscores, query_columns}, {q.row(row), q.pitch}, of_keys);
+    pf::gemm(dv, value_pitch(), {scratch.p, query_columns}, {dy.row(row), dy.pitch}, of_values);
     pf::gemm(dq, dim_, {scratch.dscores, query_columns, true}, {k.row(tile.key), k.pitch},
              {tile.columns, dim_, tile.rows, true});
   }
@@ -493,13 +501,14 @@ void Job<T>::unit_backward(const Tensor& dq, const Inputs& in, const AttentionCo
   for (const std::size_t number : component.k_spans) {
     const AttentionSpan& span = plan_.k_spans[number];
     for (i64 begin = span.begin; begin < span.end; begin += key_rows) {
-      const i64 first = begin * sums_pitch() + head / group_ * dim_;
-      const KeyBlock block{head, begin, std::min(span.end, begin + key_rows), dk + first,
-                           dv + first};
+      const i64 kv_head = head / group_;
+      const KeyBlock block{head, begin, std::min(span.end, begin + key_rows),
+                           dk + begin * key_pitch() + kv_head * dim_,
+                           dv + begin * value_pitch() + kv_head * value_dim_};
       if (is_first)
         for (i64 r = 0; r < block.end - begin; ++r) {
-          std::fill_n(block.dk + r * sums_pitch(), dim_, A(0));
-          std::fill_n(block.dv + r * sums_pitch(), dim_, A(0));
+          std::fill_n(block.dk + r * key_pitch(), dim_, A(0));
+          std::fill_n(block.dv + r * value_pitch(), value_dim_, A(0));
         }
       for (const std::size_t area : component.areas)
         if (plan_.areas[area].k_span == number)
@@ -546,10 +555,10 @@ void Job<T>::backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, cons
     Shares shares = all;
     each_unit([&](const AttentionComponent& component, i64 first) {
       if (shares.next(component.cost) != worker) return;
-      const i64 split = first % group_ / heads_of_unit * sums.step;
+      const i64 split = first % group_ / heads_of_unit;
       for (i64 head = first; head < first + heads_of_unit; ++head)
-        unit_backward(dq, in, component, head, head == first, sums.dk + split, sums.dv + split,
-                      scratch);
+        unit_backward(dq, in, component, head, head == first, sums.dk + split * sums.key_step,
+                      sums.dv + split * sums.value_step, scratch);
     });
   });
   workers_.split(in.k.rows(), 1, [&](i64 from, i64 to, int) {
@@ -557,9 +566,10 @@ void Job<T>::backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, cons
       begin = std::max(begin, from);
       end = std::min(end, to);
       for (i64 r = begin; r < end && is_inside; ++r) {
-        const i64 at = r * sums_pitch();
-        rows_.add(dk.data<T>() + r * dk.pitch(), sums.dk + at, splits(), sums.step, sums_pitch());
-        rows_.add(dv.data<T>() + r * dv.pitch(), sums.dv + at, splits(), sums.step, sums_pitch());
+        rows_.add(dk.data<T>() + r * dk.pitch(), sums.dk + r * key_pitch(), splits(), sums.key_step,
+                  key_pitch());
+        rows_.add(dv.data<T>() + r * dv.pitch(), sums.dv + r * value_pitch(), splits(),
+                  sums.value_step, value_pitch());
       }
       if (is_inside) return;
       clear_rows<T>(dk, begin, end);

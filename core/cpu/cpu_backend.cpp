@@ -182,6 +182,32 @@ void CpuBackend::swiglu_backward(const Tensor& dgate, const Tensor& dup, const T
   });
 }
 
+void CpuBackend::activation(const Tensor& y, const Tensor& x, ActivationKind kind) {
+  over_elements(y, [&](std::int64_t begin, std::int64_t end, int) {
+    of(y).activation(y, x, kind, begin, end);
+  });
+}
+
+void CpuBackend::activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
+                                     ActivationKind kind) {
+  over_elements(dx, [&](std::int64_t begin, std::int64_t end, int) {
+    of(dx).activation_backward(dx, dy, x, kind, begin, end);
+  });
+}
+
+void CpuBackend::add_row(const Tensor& y, const Tensor& x, const Tensor& row) {
+  over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(y).add_row(y, x, row, begin, end);
+  });
+}
+
+// Workers own columns: rows are added in order.
+void CpuBackend::add_row_backward(const GradientTarget& drow, const Tensor& dy) {
+  share(dy.columns(), 32, dy.rows(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(dy).add_row_backward(drow, dy, begin, end);
+  });
+}
+
 void CpuBackend::dropout(const Tensor& y, const Tensor& x, double p, const Random& random,
                          const Tensor& token, std::int64_t width, std::int64_t first_column) {
   over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
@@ -240,6 +266,52 @@ void CpuBackend::rms_norm_backward(const Tensor& dx, const GradientTarget& dw, c
   });
   if (sums != nullptr)
     of(x).add_sums(dw, sums, workers_.count(), std::int64_t(bytes / element), 0, w.size());
+}
+
+void CpuBackend::layer_norm(const Tensor& y, const Tensor& statistics, const Tensor& x,
+                            const Tensor& w, const Tensor& b, double eps) {
+  over_rows(x.rows(), x.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(x).layer_norm(y, statistics, x, w, b, eps, begin, end);
+  });
+}
+
+std::size_t CpuBackend::layer_norm_workspace(const Tensor& x, const Tensor& w) {
+  return rounded(std::size_t(2 * w.size()) * size_of(accumulation(x.dtype()))) *
+         std::size_t(workers_.count());
+}
+
+void CpuBackend::layer_norm_backward(const Tensor& dx, const GradientTarget& dw,
+                                     const GradientTarget& db, const Tensor& dy, const Tensor& x,
+                                     const Tensor& statistics, const Tensor& w,
+                                     const Tensor& work) {
+  const std::size_t element = size_of(accumulation(x.dtype()));
+  const std::size_t bytes = rounded(std::size_t(2 * w.size()) * element);
+  std::byte* sums = dw.tensor || db.tensor ? row_of(work, 0) : nullptr;
+  if (sums != nullptr) std::memset(sums, 0, bytes * std::size_t(workers_.count()));
+  over_rows(x.rows(), x.columns(), [&](std::int64_t begin, std::int64_t end, int worker) {
+    std::byte* own = sums == nullptr ? nullptr : sums + std::size_t(worker) * bytes;
+    of(x).layer_norm_backward(dx, own, dy, x, statistics, w, begin, end);
+  });
+  const auto add = [&](const GradientTarget& to, std::size_t offset) {
+    if (to.tensor)
+      of(x).add_sums(to, sums + offset * element, workers_.count(), std::int64_t(bytes / element),
+                     0, w.size());
+  };
+  add(dw, 0);
+  add(db, std::size_t(w.size()));
+}
+
+void CpuBackend::join_heads(const Tensor& y, const Tensor& a, const Tensor& b, std::int64_t heads) {
+  over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(y).join_heads(y, a, b, heads, begin, end);
+  });
+}
+
+void CpuBackend::join_heads_backward(const Tensor& da, const Tensor& db, const Tensor& dy,
+                                     std::int64_t heads) {
+  over_rows(dy.rows(), dy.columns(), [&](std::int64_t begin, std::int64_t end, int) {
+    of(dy).join_heads_backward(da, db, dy, heads, begin, end);
+  });
 }
 
 void CpuBackend::rope(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor& table,

@@ -34,6 +34,11 @@ class CpuBackend final : public Backend {
   void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, const Tensor& row) override;
   void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow, const Tensor& dy,
                        const Tensor& gate, const Tensor& up, const Tensor& row) override;
+  void activation(const Tensor& y, const Tensor& x, ActivationKind kind) override;
+  void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
+                           ActivationKind kind) override;
+  void add_row(const Tensor& y, const Tensor& x, const Tensor& row) override;
+  void add_row_backward(const GradientTarget& drow, const Tensor& dy) override;
   void dropout(const Tensor& y, const Tensor& x, double p, const Random& random,
                const Tensor& token, std::int64_t width, std::int64_t first_column) override;
   void normal(const Tensor& y, const Random& random, double std, const Shape& whole,
@@ -58,6 +63,15 @@ class CpuBackend final : public Backend {
   void rms_norm_backward(const Tensor& dx, const GradientTarget& dw, const Tensor& dy,
                          const Tensor& x, const Tensor& scale, const Tensor& w,
                          const Tensor& work) override;
+  void layer_norm(const Tensor& y, const Tensor& statistics, const Tensor& x, const Tensor& w,
+                  const Tensor& b, double eps) override;
+  std::size_t layer_norm_workspace(const Tensor& x, const Tensor& w) override;
+  void layer_norm_backward(const Tensor& dx, const GradientTarget& dw, const GradientTarget& db,
+                           const Tensor& dy, const Tensor& x, const Tensor& statistics,
+                           const Tensor& w, const Tensor& work) override;
+  void join_heads(const Tensor& y, const Tensor& a, const Tensor& b, std::int64_t heads) override;
+  void join_heads_backward(const Tensor& da, const Tensor& db, const Tensor& dy,
+                           std::int64_t heads) override;
   void rope(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor& table,
             bool inverse) override;
   void take_rows(const Tensor& y, const Tensor& x, const Tensor& order, std::int64_t per) override;
@@ -75,12 +89,13 @@ class CpuBackend final : public Backend {
                           const Tensor& v, std::span<const Area> areas, const AttentionShape& shape,
                           const Tensor& work) override;
   void route(const Tensor& scores, const Tensor& weights, const Tensor& lse, const Tensor& chosen,
-             const Tensor& logits, RouterKind kind) override;
+             const Tensor& logits, const Router& router) override;
   void route_again(const Tensor& scores, const Tensor& weights, const Tensor& lse,
-                   const Tensor& chosen, const Tensor& logits, RouterKind kind) override;
+                   const Tensor& chosen, const Tensor& logits, const Router& router) override;
   void route_backward(const Tensor& dlogits, const Tensor& dscores, const Tensor& dweights,
                       const Tensor& dlse, const Tensor& scores, const Tensor& weights,
-                      const Tensor& chosen, RouterKind kind) override;
+                      const Tensor& chosen, const Tensor& logits, const Router& router) override;
+  void forced_choice(const Tensor& chosen, const Tensor& token, std::int64_t experts) override;
   void plan(const Tensor& order, const Tensor& place, const Tensor& counts,
             const Tensor& chosen) override;
   void count_choices(const Tensor& counts, const Tensor& chosen, const Tensor& mask,

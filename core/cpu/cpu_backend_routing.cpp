@@ -10,26 +10,38 @@
 namespace pf {
 
 void CpuBackend::route(const Tensor& scores, const Tensor& weights, const Tensor& lse,
-                       const Tensor& chosen, const Tensor& logits, RouterKind kind) {
+                       const Tensor& chosen, const Tensor& logits, const Router& router) {
   over_rows(logits.rows(), 4 * logits.columns(), [&](std::int64_t begin, std::int64_t end, int) {
-    of(logits).route(scores, weights, lse, chosen, logits, kind, false, begin, end);
+    of(logits).route(scores, weights, lse, chosen, logits, router, false, begin, end);
   });
 }
 
 void CpuBackend::route_again(const Tensor& scores, const Tensor& weights, const Tensor& lse,
-                             const Tensor& chosen, const Tensor& logits, RouterKind kind) {
+                             const Tensor& chosen, const Tensor& logits, const Router& router) {
   over_rows(logits.rows(), logits.columns(), [&](std::int64_t begin, std::int64_t end, int) {
-    of(logits).route(scores, weights, lse, chosen, logits, kind, true, begin, end);
+    of(logits).route(scores, weights, lse, chosen, logits, router, true, begin, end);
   });
 }
 
 void CpuBackend::route_backward(const Tensor& dlogits, const Tensor& dscores,
                                 const Tensor& dweights, const Tensor& dlse, const Tensor& scores,
-                                const Tensor& weights, const Tensor& chosen, RouterKind kind) {
+                                const Tensor& weights, const Tensor& chosen, const Tensor& logits,
+                                const Router& router) {
   over_rows(dlogits.rows(), dlogits.columns(), [&](std::int64_t begin, std::int64_t end, int) {
-    of(dlogits).route_backward(dlogits, dscores, dweights, dlse, scores, weights, chosen, kind,
-                               begin, end);
+    of(dlogits).route_backward(dlogits, dscores, dweights, dlse, scores, weights, chosen, logits,
+                               router, begin, end);
   });
+}
+
+void CpuBackend::forced_choice(const Tensor& chosen, const Tensor& token, std::int64_t experts) {
+  auto* to = chosen.data<std::int32_t>();
+  const auto* from = token.data<std::int64_t>();
+  const std::int64_t k = chosen.columns(), pitch = chosen.pitch();
+  for (std::int64_t t = 0; t < chosen.rows(); ++t) {
+    for (std::int64_t j = 0; j < k; ++j)
+      to[t * pitch + j] = std::int32_t((from[t] % experts * k + j) % experts);
+    std::sort(to + t * pitch, to + t * pitch + k);
+  }
 }
 
 // A counting sort.

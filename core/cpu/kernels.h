@@ -23,6 +23,9 @@ struct Kernels {
   void (*scale)(const Tensor& y, const Tensor& x, double factor, i64 begin, i64 end);
   void (*normal)(const Tensor& y, const Random& random, double std, const Shape& whole,
                  std::span<const i64> first, i64 begin, i64 end);
+  void (*activation)(const Tensor& y, const Tensor& x, ActivationKind kind, i64 begin, i64 end);
+  void (*activation_backward)(const Tensor& dx, const Tensor& dy, const Tensor& x,
+                              ActivationKind kind, i64 begin, i64 end);
   double (*dot)(const Tensor& a, const Tensor& b, i64 begin, i64 end);
   // Returns the sum of squares.
   double (*reduce)(const Tensor& y, std::span<const Tensor> xs, i64 begin, i64 end);
@@ -44,16 +47,27 @@ struct Kernels {
   // Adds to sums [w.size()], of the accumulation type; none where it is null.
   void (*rms_norm_backward)(const Tensor& dx, void* sums, const Tensor& dy, const Tensor& x,
                             const Tensor& scale, const Tensor& w, i64 begin, i64 end);
+  // Adds dw's to sums [2, w.size()], then db's; none where it is null.
+  void (*layer_norm)(const Tensor& y, const Tensor& statistics, const Tensor& x, const Tensor& w,
+                     const Tensor& b, double eps, i64 begin, i64 end);
+  void (*layer_norm_backward)(const Tensor& dx, void* sums, const Tensor& dy, const Tensor& x,
+                              const Tensor& statistics, const Tensor& w, i64 begin, i64 end);
+  void (*add_row)(const Tensor& y, const Tensor& x, const Tensor& row, i64 begin, i64 end);
+  void (*join_heads)(const Tensor& y, const Tensor& a, const Tensor& b, i64 heads, i64 begin,
+                     i64 end);
+  void (*join_heads_backward)(const Tensor& da, const Tensor& db, const Tensor& dy, i64 heads,
+                              i64 begin, i64 end);
   void (*rope)(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor& table,
                bool inverse, i64 begin, i64 end);
   void (*sum_rows)(const Tensor& y, const Tensor& x, const Tensor& place, i64 per, i64 begin,
                    i64 end);
   void (*route)(const Tensor& scores, const Tensor& weights, const Tensor& lse,
-                const Tensor& chosen, const Tensor& logits, RouterKind kind, bool is_chosen,
+                const Tensor& chosen, const Tensor& logits, const Router& router, bool is_chosen,
                 i64 begin, i64 end);
   void (*route_backward)(const Tensor& dlogits, const Tensor& dscores, const Tensor& dweights,
                          const Tensor& dlse, const Tensor& scores, const Tensor& weights,
-                         const Tensor& chosen, RouterKind kind, i64 begin, i64 end);
+                         const Tensor& chosen, const Tensor& logits, const Router& router,
+                         i64 begin, i64 end);
   void (*row_max)(const Tensor& top, const Tensor& logits, i64 begin, i64 end);
   void (*loss_parts)(const Tensor& exp_sum, const Tensor& picked, const Tensor& logits,
                      const Tensor& top, const Tensor& target, i64 first, i64 begin, i64 end);
@@ -74,6 +88,7 @@ struct Kernels {
   // Columns.
   void (*embedding_backward)(const Tensor& dw, const Tensor& ids, const Tensor& dy, i64 first,
                              i64 begin, i64 end);
+  void (*add_row_backward)(const GradientTarget& drow, const Tensor& dy, i64 begin, i64 end);
   void (*segment_sum)(const Tensor& y, const Tensor& x, const Tensor& mask, const Tensor& segment,
                       i64 begin, i64 end);
   // y (+)= the sum over i < count of sums[i * stride + column], of y's type.

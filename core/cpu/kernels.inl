@@ -46,6 +46,8 @@ constexpr Kernels table() {
           .add = add<T>,
           .scale = scale<T>,
           .normal = normal<A>,
+          .activation = activation<T>,
+          .activation_backward = activation_backward<T>,
           .dot = dot<T>,
           .reduce = reduce<T>,
           .adamw = adamw<A>,
@@ -55,6 +57,11 @@ constexpr Kernels table() {
           .embedding = embedding<T>,
           .rms_norm = rms_norm<T>,
           .rms_norm_backward = rms_norm_backward<T>,
+          .layer_norm = layer_norm<T>,
+          .layer_norm_backward = layer_norm_backward<T>,
+          .add_row = add_row<T>,
+          .join_heads = join_heads<T>,
+          .join_heads_backward = join_heads_backward<T>,
           .rope = rope<T>,
           .sum_rows = sum_rows<T>,
           .route = route<A>,
@@ -69,6 +76,7 @@ constexpr Kernels table() {
           .square_sum = square_sum<T>,
           .square_sum_backward = square_sum_backward<T>,
           .embedding_backward = embedding_backward<T>,
+          .add_row_backward = add_row_backward<T>,
           .segment_sum = segment_sum<T>,
           .add_sums = add_sums<A>};
 }

@@ -170,3 +170,84 @@ void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow,
     if (drows) *drows[r] = sum(total);
   }
 }
+
+// f(x) and its slope. The tanh of GELU's approximation is taken as a sigmoid:
+// (1 + tanh u) / 2 = 1 / (1 + e^-2u).
+template <class A, ActivationKind kind>
+[[gnu::always_inline]] inline std::pair<Vector<A>, Vector<A>> activated(Vector<A> x) {
+  if constexpr (kind == ActivationKind::relu) {
+    const auto is_on = x > A(0);
+    return {is_on ? x : Vector<A>{}, is_on ? all(A(1)) : Vector<A>{}};
+  } else if constexpr (kind == ActivationKind::sigmoid) {
+    const Vector<A> s = A(1) / (A(1) + exponential(-x));
+    return {s, s * (A(1) - s)};
+  } else if constexpr (kind == ActivationKind::gelu_tanh) {
+    const A factor = A(2 * std::numbers::sqrt2 * std::numbers::inv_sqrtpi), cubic = A(0.044715);
+    const Vector<A> square = x * x;
+    const Vector<A> s = A(1) / (A(1) + exponential(-x * (square * cubic + A(1)) * factor));
+    return {x * s, s + x * s * (A(1) - s) * (square * (3 * cubic) + A(1)) * factor};
+  } else {
+    const A root = A(1 / std::numbers::sqrt2);
+    const A density = A(std::numbers::inv_sqrtpi / std::numbers::sqrt2);
+    const Vector<A> phi = (error_function(x * root) + A(1)) * A(0.5);
+    return {x * phi, phi + x * exponential(-x * x * A(0.5)) * density};
+  }
+}
+
+template <class T, ActivationKind kind>
+void activation_of(const Tensor& y, const Tensor& x, std::int64_t begin, std::int64_t end) {
+  using A = Sum<T>;
+  Runs(y, x)(begin, end, [&](std::int64_t row, std::int64_t column, std::int64_t count) {
+    T* to = at<T>(y, row, column);
+    const T* from = at<T>(x, row, column);
+    sweep<A>(
+        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          store<A>(to + c, activated<A, kind>(load<A>(from + c, n)).first, n);
+        });
+  });
+}
+
+template <class T, ActivationKind kind>
+void activation_backward_of(const Tensor& dx, const Tensor& dy, const Tensor& x, std::int64_t begin,
+                            std::int64_t end) {
+  using A = Sum<T>;
+  Runs(dx, dy, x)(begin, end, [&](std::int64_t row, std::int64_t column, std::int64_t count) {
+    T* to = at<T>(dx, row, column);
+    const T *grad = at<T>(dy, row, column), *from = at<T>(x, row, column);
+    sweep<A>(
+        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          const Vector<A> slope = activated<A, kind>(load<A>(from + c, n)).second;
+          store<A>(to + c, load<A>(grad + c, n) * slope, n);
+        });
+  });
+}
+
+template <class T>
+void activation(const Tensor& y, const Tensor& x, ActivationKind kind, std::int64_t begin,
+                std::int64_t end) {
+  switch (kind) {
+    case ActivationKind::gelu:
+      return activation_of<T, ActivationKind::gelu>(y, x, begin, end);
+    case ActivationKind::gelu_tanh:
+      return activation_of<T, ActivationKind::gelu_tanh>(y, x, begin, end);
+    case ActivationKind::relu:
+      return activation_of<T, ActivationKind::relu>(y, x, begin, end);
+    case ActivationKind::sigmoid:
+      return activation_of<T, ActivationKind::sigmoid>(y, x, begin, end);
+  }
+}
+
+template <class T>
+void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x, ActivationKind kind,
+                         std::int64_t begin, std::int64_t end) {
+  switch (kind) {
+    case ActivationKind::gelu:
+      return activation_backward_of<T, ActivationKind::gelu>(dx, dy, x, begin, end);
+    case ActivationKind::gelu_tanh:
+      return activation_backward_of<T, ActivationKind::gelu_tanh>(dx, dy, x, begin, end);
+    case ActivationKind::relu:
+      return activation_backward_of<T, ActivationKind::relu>(dx, dy, x, begin, end);
+    case ActivationKind::sigmoid:
+      return activation_backward_of<T, ActivationKind::sigmoid>(dx, dy, x, begin, end);
+  }
+}

@@ -73,33 +73,131 @@ A softmax(A* y, const A* x, std::int64_t size) {
   return top + std::log(all_of_it);
 }
 
+// y = 1 / (1 + e^-x).
+template <class A>
+void sigmoid(A* y, const A* x, std::int64_t size) {
+  sweep<A>(
+      0, size, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+        store<A>(y + c, A(1) / (A(1) + exponential(-load<A>(x + c, n))), n);
+      });
+}
+
+template <class A>
+A sum_of(const A* x, std::int64_t size) {
+  Vector<A> total{};
+  sweep<A>(
+      0, size, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+        total += load<A>(x + c, n);
+      });
+  return sum(total);
+}
+
+// Makes the experts of all but the best groups ineligible.
+template <class A>
+void limit_groups(A* values, std::int64_t experts, const Router& router, std::vector<A>& work) {
+  const std::int64_t size = experts / router.groups;
+  std::vector<std::pair<A, std::int64_t>> worth;
+  for (std::int64_t g = 0; g < router.groups; ++g) {
+    work.assign(values + g * size, values + (g + 1) * size);
+    std::partial_sort(work.begin(), work.begin() + router.group_best, work.end(), std::greater());
+    // Ties: the lower group.
+    worth.emplace_back(-std::accumulate(work.begin(), work.begin() + router.group_best, A(0)), g);
+  }
+  std::sort(worth.begin(), worth.end());
+  for (std::int64_t i = router.top_groups; i < router.groups; ++i)
+    std::fill_n(values + worth[std::size_t(i)].second * size, size,
+                -std::numeric_limits<A>::infinity());
+}
+
 template <class A>
 void route(const Tensor& scores, const Tensor& weights, const Tensor& lse, const Tensor& chosen,
-           const Tensor& logits, RouterKind kind, bool is_chosen, std::int64_t begin,
+           const Tensor& logits, const Router& router, bool is_chosen, std::int64_t begin,
            std::int64_t end) {
   const RowsOf<A> all_scores(scores), all_weights(weights), sums(lse), all_logits(logits);
   const RowsOf<std::int32_t> choices(chosen);
+  const bool is_sigmoid = router.kind == RouterKind::sigmoid_top_k;
+  const bool is_limited = router.top_groups < router.groups;
   const std::int64_t experts = logits.columns(), k = chosen.columns();
+  const A* bias = router.bias ? router.bias.data<A>() : nullptr;
   std::vector<Bits<A>> keys(std::size_t(experts + lanes<A>));
+  std::vector<A> values(std::size_t(experts), A(0)), sigmoids(values), work;
   for (std::int64_t r = begin; r < end; ++r) {
     const A* from = all_logits[r];
+    A* score = all_scores[r];
     std::int32_t* choice = choices[r];
-    *sums[r] = softmax(all_scores[r], from, experts);
-    if (!is_chosen) choose(choice, k, from, experts, keys.data());
-    const A* picked = kind == RouterKind::softmax_top_k ? all_scores[r] : from;
+    *sums[r] = softmax(score, from, experts);
+    if (is_sigmoid) {
+      sigmoid(sigmoids.data(), from, experts);
+      const A total = sum_of(sigmoids.data(), experts);
+      for (std::int64_t e = 0; e < experts; ++e) score[e] = sigmoids[std::size_t(e)] / total;
+    }
+    if (!is_chosen) {
+      const A* by = from;  // as the scores: both are monotonous
+      if (bias != nullptr || is_limited) {
+        const A* plain = is_sigmoid ? sigmoids.data() : score;
+        for (std::int64_t e = 0; e < experts; ++e)
+          values[std::size_t(e)] = plain[e] + (bias != nullptr ? bias[e] : A(0));
+        if (is_limited) limit_groups(values.data(), experts, router, work);
+        by = values.data();
+      }
+      choose(choice, k, by, experts, keys.data());
+    }
+    const A* picked = is_sigmoid                                 ? sigmoids.data()
+                      : router.kind == RouterKind::softmax_top_k ? score
+                                                                 : from;
     A* weight = all_weights[r];
     for (std::int64_t j = 0; j < k; ++j) weight[j] = picked[choice[j]];
-    if (kind == RouterKind::top_k_softmax) softmax(weight, weight, k);
+    if (router.kind == RouterKind::top_k_softmax) softmax(weight, weight, k);
+    A factor = A(router.scale);
+    if (is_sigmoid && k > 1) factor /= std::accumulate(weight, weight + k, A(0));
+    for (std::int64_t j = 0; j < k; ++j) weight[j] *= factor;
+  }
+}
+
+// With s the sigmoids, S their sum and C that of the chosen: scores s / S, weights s / C (or s).
+template <class A>
+void route_sigmoid_backward(A* d, const A* dscores, const A* dweights, A dlse, const A* logits,
+                            const A* weights, const std::int32_t* choice, std::int64_t experts,
+                            std::int64_t k, double scale, A* s, A* soft) {
+  sigmoid(s, logits, experts);
+  softmax(soft, logits, experts);
+  const A total = sum_of(s, experts);
+  A mean = 0, chosen = 0, chosen_mean = 0;
+  for (std::int64_t e = 0; dscores != nullptr && e < experts; ++e)
+    mean += s[e] / total * dscores[e];
+  for (std::int64_t e = 0; e < experts; ++e)
+    d[e] = (dscores != nullptr ? (dscores[e] - mean) / total : A(0)) * s[e] * (A(1) - s[e]) +
+           dlse * soft[e];
+  for (std::int64_t j = 0; dweights != nullptr && j < k; ++j) {
+    chosen += s[choice[j]];
+    chosen_mean += weights[j] * dweights[j];  // scale included
+  }
+  for (std::int64_t j = 0; dweights != nullptr && j < k; ++j) {
+    const A own = s[choice[j]];
+    const A grad = k > 1 ? (A(scale) * dweights[j] - chosen_mean) / chosen : A(scale) * dweights[j];
+    d[choice[j]] += grad * own * (A(1) - own);
   }
 }
 
 template <class A>
 void route_backward(const Tensor& dlogits, const Tensor& dscores, const Tensor& dweights,
                     const Tensor& dlse, const Tensor& scores, const Tensor& weights,
-                    const Tensor& chosen, RouterKind kind, std::int64_t begin, std::int64_t end) {
+                    const Tensor& chosen, const Tensor& logits, const Router& router,
+                    std::int64_t begin, std::int64_t end) {
   const RowsOf<A> to(dlogits), ds(dscores), dw(dweights), dl(dlse), all_scores(scores), w(weights);
   const RowsOf<std::int32_t> choices(chosen);
   const std::int64_t experts = dlogits.columns(), k = chosen.columns();
+  const bool is_softmax = router.kind == RouterKind::softmax_top_k;
+  if (router.kind == RouterKind::sigmoid_top_k) {
+    const RowsOf<A> from(logits);
+    std::vector<A> s(std::size_t(experts), A(0)), soft(s);
+    for (std::int64_t r = begin; r < end; ++r)
+      route_sigmoid_backward<A>(to[r], ds ? ds[r] : nullptr, dw ? dw[r] : nullptr,
+                                dl ? *dl[r] : A(0), from[r], w[r], choices[r], experts, k,
+                                router.scale, s.data(), soft.data());
+    return;
+  }
+  const A scale = A(router.scale);
   for (std::int64_t r = begin; r < end; ++r) {
     A* d = to[r];
     const A* s = all_scores[r];
@@ -113,7 +211,7 @@ void route_backward(const Tensor& dlogits, const Tensor& dscores, const Tensor& 
           });
     A mean = sum(products), chosen_mean = 0;
     for (std::int64_t j = 0; dw && j < k; ++j) {
-      mean += kind == RouterKind::softmax_top_k ? s[choice[j]] * dw[r][j] : A(0);
+      mean += is_softmax ? s[choice[j]] * scale * dw[r][j] : A(0);
       chosen_mean += w[r][j] * dw[r][j];
     }
     const A shift = (dl ? *dl[r] : A(0)) - mean;
@@ -122,9 +220,10 @@ void route_backward(const Tensor& dlogits, const Tensor& dscores, const Tensor& 
           const Vector<A> grad = ds ? load<A>(ds[r] + e, n) : Vector<A>{};
           store<A>(d + e, load<A>(s + e, n) * (grad + shift), n);
         });
+    // Scaled weights: w = scale p, so dp = scale dw, and p's mean of it is chosen_mean.
     for (std::int64_t j = 0; dw && j < k; ++j)
-      d[choice[j]] += kind == RouterKind::softmax_top_k ? s[choice[j]] * dw[r][j]
-                                                        : w[r][j] * (dw[r][j] - chosen_mean);
+      d[choice[j]] += is_softmax ? s[choice[j]] * scale * dw[r][j]
+                                 : w[r][j] / scale * (scale * dw[r][j] - chosen_mean);
   }
 }
 

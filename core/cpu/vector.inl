@@ -156,6 +156,23 @@ template <class A>
   return x;
 }
 
+// f32: Abramowitz and Stegun 7.1.26, within 1.5e-7.
+[[gnu::always_inline]] inline Vector<float> error_function(Vector<float> x) {
+  const Vector<float> size = x < 0.0f ? -x : x;
+  const Vector<float> t = 1.0f / (1.0f + 0.3275911f * size);
+  Vector<float> y = t * 1.061405429f - 1.453152027f;
+  y = y * t + 1.421413741f;
+  y = y * t - 0.284496736f;
+  y = y * t + 0.254829592f;
+  y = 1.0f - y * t * exponential(-size * size);
+  return x < 0.0f ? -y : y;
+}
+
+[[gnu::always_inline]] inline Vector<double> error_function(Vector<double> x) {
+  for (int lane = 0; lane < lanes<double>; ++lane) x[lane] = std::erf(x[lane]);
+  return x;
+}
+
 // Row r of a two-dim tensor, or element r of a one-dim one. Null of an empty tensor.
 template <class T>
 class RowsOf {

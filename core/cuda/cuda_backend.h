@@ -30,6 +30,14 @@ class CudaBackend : public Backend {
                        const Tensor&, const Tensor&) override {
     absent("swiglu_backward");
   }
+  void activation(const Tensor&, const Tensor&, ActivationKind) override { absent("activation"); }
+  void activation_backward(const Tensor&, const Tensor&, const Tensor&, ActivationKind) override {
+    absent("activation_backward");
+  }
+  void add_row(const Tensor&, const Tensor&, const Tensor&) override { absent("add_row"); }
+  void add_row_backward(const GradientTarget&, const Tensor&) override {
+    absent("add_row_backward");
+  }
   void dropout(const Tensor&, const Tensor&, double, const Random&, const Tensor&, std::int64_t,
                std::int64_t) override {
     absent("dropout");
@@ -74,6 +82,24 @@ class CudaBackend : public Backend {
                          const Tensor&, const Tensor&, const Tensor&) override {
     absent("rms_norm_backward");
   }
+  void layer_norm(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                  double) override {
+    absent("layer_norm");
+  }
+  std::size_t layer_norm_workspace(const Tensor&, const Tensor&) override {
+    absent("layer_norm_workspace");
+  }
+  void layer_norm_backward(const Tensor&, const GradientTarget&, const GradientTarget&,
+                           const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                           const Tensor&) override {
+    absent("layer_norm_backward");
+  }
+  void join_heads(const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {
+    absent("join_heads");
+  }
+  void join_heads_backward(const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {
+    absent("join_heads_backward");
+  }
   void rope(const Tensor&, const Tensor&, const Tensor&, const Tensor&, bool) override {
     absent("rope");
   }
@@ -101,16 +127,19 @@ class CudaBackend : public Backend {
     absent("attention_backward");
   }
   void route(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-             RouterKind) override {
+             const Router&) override {
     absent("route");
   }
   void route_again(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                   RouterKind) override {
+                   const Router&) override {
     absent("route_again");
   }
   void route_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                      const Tensor&, const Tensor&, RouterKind) override {
+                      const Tensor&, const Tensor&, const Tensor&, const Router&) override {
     absent("route_backward");
+  }
+  void forced_choice(const Tensor&, const Tensor&, std::int64_t) override {
+    absent("forced_choice");
   }
   void plan(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override { absent("plan"); }
   void count_choices(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {

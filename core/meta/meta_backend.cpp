@@ -28,6 +28,10 @@ class MetaBackend final : public Backend {
   void swiglu(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
   void swiglu_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                        const Tensor&, const Tensor&) override {}
+  void activation(const Tensor&, const Tensor&, ActivationKind) override {}
+  void activation_backward(const Tensor&, const Tensor&, const Tensor&, ActivationKind) override {}
+  void add_row(const Tensor&, const Tensor&, const Tensor&) override {}
+  void add_row_backward(const GradientTarget&, const Tensor&) override {}
   void dropout(const Tensor&, const Tensor&, double, const Random&, const Tensor&, std::int64_t,
                std::int64_t) override {}
   void normal(const Tensor&, const Random&, double, const Shape&,
@@ -54,6 +58,16 @@ class MetaBackend final : public Backend {
   }
   void rms_norm_backward(const Tensor&, const GradientTarget&, const Tensor&, const Tensor&,
                          const Tensor&, const Tensor&, const Tensor&) override {}
+  void layer_norm(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                  double) override {}
+  std::size_t layer_norm_workspace(const Tensor& x, const Tensor& w) override {
+    return target_->layer_norm_workspace(x, w);
+  }
+  void layer_norm_backward(const Tensor&, const GradientTarget&, const GradientTarget&,
+                           const Tensor&, const Tensor&, const Tensor&, const Tensor&,
+                           const Tensor&) override {}
+  void join_heads(const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {}
+  void join_heads_backward(const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {}
   void rope(const Tensor&, const Tensor&, const Tensor&, const Tensor&, bool) override {}
   void take_rows(const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {}
   void sum_rows(const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {}
@@ -72,11 +86,12 @@ class MetaBackend final : public Backend {
                           const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                           std::span<const Area>, const AttentionShape&, const Tensor&) override {}
   void route(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-             RouterKind) override {}
+             const Router&) override {}
   void route_again(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                   RouterKind) override {}
+                   const Router&) override {}
   void route_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                      const Tensor&, const Tensor&, RouterKind) override {}
+                      const Tensor&, const Tensor&, const Tensor&, const Router&) override {}
+  void forced_choice(const Tensor&, const Tensor&, std::int64_t) override {}
   void plan(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
   void count_choices(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
   void row_max(const Tensor&, const Tensor&) override {}

@@ -1,5 +1,7 @@
 #include "core/ops/attention.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 
 namespace pf {
@@ -18,8 +20,10 @@ void check(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const Ar
       q.columns() == shape.heads * shape.head_dim && k.columns() == shape.kv_heads * shape.head_dim,
       "attention: q is ", q.text(), " and k ", k.text(), " for ", shape.heads, " and ",
       shape.kv_heads, " heads of ", shape.head_dim);
-  require(k.shape() == v.shape() && q.dtype() == k.dtype() && k.dtype() == v.dtype(),
-          "attention: q is ", q.text(), ", k ", k.text(), ", v ", v.text());
+  require(k.rows() == v.rows() && v.columns() == shape.kv_heads * shape.values() &&
+              q.dtype() == k.dtype() && k.dtype() == v.dtype(),
+          "attention: q is ", q.text(), ", k ", k.text(), ", v ", v.text(), " for values of ",
+          shape.values());
   for (const Area& a : areas)
     require(0 <= a.q_begin && a.q_begin <= a.q_end && a.q_end <= q.rows() && 0 <= a.k_begin &&
                 a.k_begin <= a.k_end && a.k_end <= k.rows(),
@@ -33,7 +37,8 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::vector<
                  const AttentionShape& shape) {
   check(q, k, v, areas, shape);
   require(k.label() == v.label(), "attention: k is ", text(k.label()), ", v ", text(v.label()));
-  const Tensor y = Tensor::empty(q.shape(), q.dtype(), q.device(), attention(q.label(), k.label()));
+  const Tensor y = Tensor::empty({q.rows(), shape.heads * shape.values()}, q.dtype(), q.device(),
+                                 attention(q.label(), k.label()));
   const Tensor lse = Tensor::empty({q.rows(), shape.heads}, accumulation(q.dtype()), q.device(),
                                    constant(q.label()));
   backend(q).attention(y, lse, q, k, v, areas, shape,
@@ -55,6 +60,22 @@ std::vector<Area> causal_areas(std::int64_t sequences, std::int64_t length) {
     areas.push_back(
         {s * length, (s + 1) * length, s * length, (s + 1) * length, Area::Kind::causal});
   return areas;
+}
+
+std::vector<Area> within_window(std::span<const Area> areas, std::int64_t window) {
+  require(window > 0, "attention: a window of ", window, " keys");
+  std::vector<Area> out;
+  for (const Area& a : areas) {
+    require(a.kind == Area::Kind::causal, "attention: a window over an area that is not causal");
+    // Row i sees keys up to i + shift; from row `full` on the window leaves some out.
+    const std::int64_t shift = a.k_end - a.q_end;
+    const std::int64_t full = std::clamp(a.k_begin - shift + window, a.q_begin, a.q_end);
+    if (full > a.q_begin)
+      out.push_back({a.q_begin, full, a.k_begin, full + shift, Area::Kind::causal});
+    if (full < a.q_end)
+      out.push_back({full, a.q_end, full + shift - window + 1, a.k_end, Area::Kind::both});
+  }
+  return out;
 }
 
 }  // namespace pf

@@ -1,6 +1,7 @@
 // Attention over areas.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "core/backend.h"
@@ -10,7 +11,8 @@ namespace pf {
 
 // y = softmax(scale q k' over what `areas` let each query see) v, head by head, without ever
 // holding a matrix of all scores (Dao 2023, algorithms 1 and 2).
-//   q [tokens, heads * head_dim]   k, v [keys, kv_heads * head_dim]   y like q
+//   q [tokens, heads * head_dim]   k [keys, kv_heads * head_dim]
+//   v [keys, kv_heads * value_dim]   y [tokens, heads * value_dim]
 // Query head h uses KV head h / (heads / kv_heads). What a query sees is the union of its areas,
 // which must be disjoint; one that sees nothing gives zeros. On each axis q and k may be (I, I),
 // (R, R), (rows, R), (columns, R), (columns, columns), (rows, others), and on dp (rows, rows): its
@@ -20,5 +22,8 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::vector<
 
 // Each of `sequences` runs of `length` rows sees itself, causally.
 std::vector<Area> causal_areas(std::int64_t sequences, std::int64_t length);
+
+// Of what these causal areas let a query see, the last `window` keys (Beltagy et al. 2020).
+std::vector<Area> within_window(std::span<const Area> areas, std::int64_t window);
 
 }  // namespace pf

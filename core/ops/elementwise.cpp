@@ -99,6 +99,17 @@ Tensor swiglu(const Tensor& gate, const Tensor& up, const Tensor& row) {
   });
 }
 
+Tensor activation(const Tensor& x, ActivationKind kind) {
+  const Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(),
+                                 meet("activation", Meeting::any, {x.label()}));
+  backend(x).activation(y, x, kind);
+  return Tape::record(y, {x}, false, [x, kind](const Tensor& dy) {
+    Tensor dx = Tensor::gradient_like(x);
+    backend(x).activation_backward(dx, dy, x, kind);
+    return dx;
+  });
+}
+
 Tensor dropout(const Tensor& x, double p, const Random& random, const Tensor& token,
                std::int64_t width, std::int64_t first_column) {
   require(p >= 0 && p < 1, "dropout: p is ", p, "; 0 <= p < 1 is wanted");

@@ -1,6 +1,7 @@
 // Ops that work element by element, and casts.
 #pragma once
 
+#include "core/backend.h"
 #include "core/philox.h"
 #include "core/tape.h"
 
@@ -22,6 +23,9 @@ std::vector<Tensor> split_rows(const Tensor& x, std::int64_t rows);
 // type (Shazeer 2020). Multiplying by the routing weight here saves keeping the experts' outputs.
 // Backward keeps all three.
 Tensor swiglu(const Tensor& gate, const Tensor& up, const Tensor& row = {});
+
+// Element by element; backward keeps x.
+Tensor activation(const Tensor& x, ActivationKind kind);
 
 // Zeroes with probability p and scales the rest by 1 / (1 - p). token [tokens] i64 is each row's
 // global number (sample * sequence + position); `width` the whole row's width, of which x is the

@@ -100,6 +100,26 @@ std::vector<Tensor> linear(const Tensor& x, Pack& w) {
   return product("linear", x, w, {x.rows()});
 }
 
+Tensor add_bias(const Tensor& x, Parameter& b) {
+  const BorrowedValue bias = borrow(b);
+  require(b.shape().dims() == 1 && b.size() == x.columns() &&
+              bias.value.dtype() == accumulation(x.dtype()),
+          "add_bias: x is ", x.text(), ", ", b.name(), " is ", bias.value.text());
+  Label of_columns = bias.label;  // its rows are x's columns
+  for (const Axis a : axes_of(of_columns.view))
+    if (of_columns[a] == Spread::rows) of_columns = of_columns.with({a}, Spread::columns);
+  const Tensor y =
+      Tensor::empty(x.shape(), x.dtype(), x.device(),
+                    meet("add_bias " + b.name(), Meeting::any, {x.label(), of_columns}));
+  backend(x).add_row(y, x, bias.value);
+  return Tape::record(
+      y, {x}, b.is_trainable(), [&b, label = gradient_of(x.label())](const Tensor& dy) {
+        if (b.is_trainable())
+          Tape::weight_work([&b, dy] { backend(dy).add_row_backward(b.gradient_target(), dy); });
+        return dy.labelled(label);
+      });
+}
+
 std::vector<Tensor> grouped_linear(const ExpertRows& rows, Pack& w) {
   return product("grouped_linear", rows.x, w, rows.counts);
 }

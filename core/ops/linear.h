@@ -16,6 +16,10 @@ namespace pf {
 // dy.
 std::vector<Tensor> linear(const Tensor& x, Pack& w);
 
+// y = x + b in each row: x [tokens, out], b [out] as the outputs of a product are cut. Where the
+// product's result is still partial, reduce it first.
+Tensor add_bias(const Tensor& x, Parameter& b);
+
 // Rows handed to experts: sorted by local expert, counts[e] rows of expert e. Made by dispatch
 // alone.
 struct ExpertRows {

@@ -4,12 +4,20 @@
 
 namespace pf {
 
-Routed route(const Tensor& logits, std::int64_t k, RouterKind kind, const Tensor& decided) {
+Routed route(const Tensor& logits, std::int64_t k, const Router& router, const Tensor& decided) {
   const std::int64_t tokens = logits.rows(), experts = logits.columns();
   const DType type = logits.dtype();
   require(type == accumulation(type), "route: logits are ", logits.text(),
           "; f32 or f64 is wanted");
   require(k >= 1 && k <= experts, "route: top ", k, " of ", experts, " experts");
+  require(router.groups >= 1 && experts % router.groups == 0 && router.top_groups >= 1 &&
+              router.top_groups <= router.groups && router.group_best >= 1 &&
+              router.group_best <= experts / router.groups &&
+              k <= experts / router.groups * router.top_groups,
+          "route: top ", k, " of ", router.top_groups, " of ", router.groups, " groups of ",
+          experts, " experts, ranked by their ", router.group_best, " best");
+  require(!router.bias || (router.bias.size() == experts && router.bias.dtype() == type),
+          "route: a bias ", router.bias ? router.bias.text() : "", " for ", logits.text());
   const Label label = row_wise("route", logits.label());
   Device& device = logits.device();
   const Tensor scores = Tensor::empty({tokens, experts}, type, device, label);
@@ -19,19 +27,30 @@ Routed route(const Tensor& logits, std::int64_t k, RouterKind kind, const Tensor
   if (decided) {
     require(decided.shape() == Shape({tokens, k}) && decided.dtype() == DType::i32,
             "route: a choice ", decided.text(), " for ", logits.text());
-    backend(logits).route_again(scores, weights, lse, chosen, logits, kind);
+    backend(logits).route_again(scores, weights, lse, chosen, logits, router);
   } else {
     chosen = Tensor::empty({tokens, k}, DType::i32, device, label);
-    backend(logits).route(scores, weights, lse, chosen, logits, kind);
+    backend(logits).route(scores, weights, lse, chosen, logits, router);
   }
-  const auto y = Tape::record({scores, weights, lse}, {logits}, false,
-                              [scores, weights, chosen, kind](std::span<const Tensor> dys) {
-                                const Tensor dlogits = Tensor::gradient_like(scores);
-                                backend(scores).route_backward(dlogits, dys[0], dys[1], dys[2],
-                                                               scores, weights, chosen, kind);
-                                return std::vector<Tensor>{dlogits};
-                              });
+  const Tensor kept = router.kind == RouterKind::sigmoid_top_k ? logits : Tensor();
+  const auto y =
+      Tape::record({scores, weights, lse}, {logits}, false,
+                   [scores, weights, chosen, kept, router](std::span<const Tensor> dys) {
+                     const Tensor dlogits = Tensor::gradient_like(scores);
+                     backend(scores).route_backward(dlogits, dys[0], dys[1], dys[2], scores,
+                                                    weights, chosen, kept, router);
+                     return std::vector<Tensor>{dlogits};
+                   });
   return {y[0], y[1], y[2], chosen};
+}
+
+Tensor forced_choice(const Tensor& token, std::int64_t k, std::int64_t experts) {
+  require(token.dtype() == DType::i64 && k >= 1 && k <= experts, "forced_choice: token is ",
+          token.text(), "; top ", k, " of ", experts, " experts");
+  const Tensor chosen =
+      Tensor::empty({token.size(), k}, DType::i32, token.device(), constant(token.label()));
+  backend(token).forced_choice(chosen, token, experts);
+  return chosen;
 }
 
 Plan plan(const Tensor& chosen, std::int64_t experts) {

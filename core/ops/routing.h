@@ -9,15 +9,21 @@ namespace pf {
 
 // Where tokens go. From logits [tokens, experts] of the accumulation type:
 struct Routed {
-  Tensor scores;   // [tokens, experts] softmax over all experts
+  Tensor scores;   // [tokens, experts], which sum to 1 over all experts
   Tensor weights;  // [tokens, k] of the chosen ones
   Tensor lse;      // [tokens] log of the sum of exponentials, for the z loss
   Tensor chosen;   // [tokens, k] i32, ascending; a constant
 };
 
-// The k largest per token (ties: the lower number). `decided`, if given, is a choice made before,
-// which is kept: a recompute must not route differently. Backward keeps scores, weights and chosen.
-Routed route(const Tensor& logits, std::int64_t k, RouterKind kind, const Tensor& decided = {});
+// The k best per token (ties: the lower number), as `router` says. `decided`, if given, is a choice
+// made before, which is kept: a recompute must not route differently. Backward keeps scores,
+// weights and chosen; of sigmoids, the logits too.
+Routed route(const Tensor& logits, std::int64_t k, const Router& router,
+             const Tensor& decided = {});
+
+// A choice that is even whatever the logits are, for benchmarks: token number t [tokens] i64 goes
+// to the experts t k + 0 ... k-1, modulo their number. [tokens, k] i32, a constant.
+Tensor forced_choice(const Tensor& token, std::int64_t k, std::int64_t experts);
 
 // The order that sorts choices by expert, stable. All are constants.
 struct Plan {

@@ -49,11 +49,11 @@ std::vector<int> largest_of(const Row& x, std::int64_t k) {
 struct Routed {
   Tensor scores, weights, lse, chosen;
 };
-Routed route(Machine& machine, const Tensor& logits, std::int64_t k, RouterKind kind) {
+Routed route(Machine& machine, const Tensor& logits, std::int64_t k, const Router& router) {
   const std::int64_t n = logits.rows();
   Routed y{machine.empty(logits.shape(), machine.sums()), machine.empty({n, k}, machine.sums()),
            machine.empty({n}, machine.sums()), machine.empty({n, k}, DType::i32)};
-  machine.backend().route(y.scores, y.weights, y.lse, y.chosen, logits, kind);
+  machine.backend().route(y.scores, y.weights, y.lse, y.chosen, logits, router);
   return y;
 }
 
@@ -70,7 +70,7 @@ TEST(RoutingKernels, TheLargestLogitsAreChosenAndWeighed) {
         for (std::int64_t r = 0; r < 20; ++r)
           for (std::int64_t e = 0; e < experts; ++e)
             put(logits, r, e, std::round(2 * table(logits.rows(r, r + 1))[e]));
-        const Routed y = route(machine, logits, k, kind);
+        const Routed y = route(machine, logits, k, {kind});
         for (std::int64_t r = 0; r < 43; ++r) {
           const Row x = row_of(table(logits), r), scores = softmax(x);
           const std::vector<int> chosen = largest_of(x, k);
@@ -88,7 +88,7 @@ TEST(RoutingKernels, TheLargestLogitsAreChosenAndWeighed) {
                      machine.empty(y.weights.shape(), machine.sums()),
                      machine.empty(y.lse.shape(), machine.sums()), y.chosen};
         machine.backend().route_again(again.scores, again.weights, again.lse, y.chosen, logits,
-                                      kind);
+                                      {kind});
         EXPECT_EQ(table(again.scores).values, table(y.scores).values);
         EXPECT_EQ(table(again.weights).values, table(y.weights).values);
         EXPECT_EQ(table(again.lse).values, table(y.lse).values);
@@ -103,14 +103,12 @@ TEST(RoutingKernels, EveryRowChoosesDifferentExpertsWhateverTheLogits) {
     for (double value : special) {
       const Tensor logits = machine.empty({1, 21}, machine.sums());
       machine.backend().fill(logits, value);
-      const Routed y = route(machine, logits, 6, RouterKind::softmax_top_k);
+      const Routed y = route(machine, logits, 6, {});
       EXPECT_EQ(table(y.chosen).values, (Row{0, 1, 2, 3, 4, 5})) << value;
     }
     const Tensor zeros_of_both_signs = machine.empty({1, 4}, machine.sums());
     for (int e = 0; e < 4; ++e) put(zeros_of_both_signs, 0, e, e % 2 == 0 ? -0.0 : 0.0);
-    EXPECT_EQ(
-        table(route(machine, zeros_of_both_signs, 2, RouterKind::softmax_top_k).chosen).values,
-        (Row{0, 1}));
+    EXPECT_EQ(table(route(machine, zeros_of_both_signs, 2, {}).chosen).values, (Row{0, 1}));
   });
 }
 
@@ -120,12 +118,12 @@ TEST(RoutingKernels, RouteBackwardIsTheGradientOfEachOutput) {
       for (int absent = 0; absent < 8; ++absent) {
         const std::int64_t experts = 37, k = 5, n = 9;
         const Tensor logits = machine.random({n, experts}, machine.sums(), 1);
-        const Routed y = route(machine, logits, k, kind);
+        const Routed y = route(machine, logits, k, {kind});
         const Tensor ds = absent & 1 ? Tensor() : machine.random({n, experts}, machine.sums(), 2);
         const Tensor dw = absent & 2 ? Tensor() : machine.random({n, k}, machine.sums(), 3);
         const Tensor dl = absent & 4 ? Tensor() : machine.random({n}, machine.sums(), 4);
         const Tensor dx = machine.empty({n, experts}, machine.sums());
-        machine.backend().route_backward(dx, ds, dw, dl, y.scores, y.weights, y.chosen, kind);
+        machine.backend().route_backward(dx, ds, dw, dl, y.scores, y.weights, y.chosen, {}, {kind});
         const Table s = table(y.scores), w = table(y.weights), chosen = table(y.chosen);
         Table want = zeros(n, experts);
         // Row by row the Jacobians of softmax: d s_a / d x_b = s_a ([a = b] - s_b).
@@ -346,7 +344,7 @@ TEST(LossKernels, TensorsWithoutRowsGiveZeros) {
     backend.square_sum(one, x, none, 1);
     EXPECT_EQ(one.item(), 0);
     backend.square_sum_backward(x, one, x, none, 1);
-    route(machine, machine.empty({0, 64}, machine.sums()), 4, RouterKind::softmax_top_k);
+    route(machine, machine.empty({0, 64}, machine.sums()), 4, {});
   });
 }
 

@@ -256,6 +256,114 @@ TEST(Kernels, RmsNormDividesGroupsOfColumnsByTheirRootMeanSquare) {
   });
 }
 
+TEST(Kernels, LayerNormCentresAndScalesRows) {
+  on_each_machine([](Machine& machine) {
+    const std::int64_t rows = 129, width = 87;
+    const Tensor x = machine.random({rows, width}, machine.type, 1);
+    const Tensor w = machine.random({width}, machine.sums(), 2),
+                 b = machine.random({width}, machine.sums(), 5),
+                 kept = Tensor::empty({rows, 2}, machine.sums(), machine.device);
+    const Tensor y = machine.empty({rows, width}, machine.type);
+    machine.backend().layer_norm(y, kept, x, w, b, 1e-2);
+    const Tensor dy = machine.random({rows, width}, machine.type, 3),
+                 dx = machine.empty({rows, width}, machine.type);
+    const Tensor dw = machine.random({width}, machine.sums(), 4),
+                 db = machine.random({width}, machine.sums(), 6);
+    Table want = table(x), want_dx = want, want_dw = table(dw), want_db = zeros(1, width);
+    machine.backend().layer_norm_backward(
+        dx, {dw, true}, {db, false}, dy, x, kept, w,
+        machine.bytes(machine.backend().layer_norm_workspace(x, w)));
+    const Table v = table(x), weight = table(w), bias = table(b), d = table(dy);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      double mean = 0, variance = 0, sum = 0, dot = 0;
+      for (std::int64_t c = 0; c < width; ++c) mean += v(r, c) / double(width);
+      for (std::int64_t c = 0; c < width; ++c)
+        variance += std::pow(v(r, c) - mean, 2) / double(width);
+      const double s = 1 / std::sqrt(variance + 1e-2);
+      for (std::int64_t c = 0; c < width; ++c) {
+        const double h = (v(r, c) - mean) * s, u = d(r, c) * weight[c];
+        want(r, c) = h * weight[c] + bias[c];
+        sum += u / double(width);
+        dot += u * h / double(width);
+        want_dw[c] += d(r, c) * h;
+        want_db[c] += d(r, c);
+      }
+      for (std::int64_t c = 0; c < width; ++c)
+        want_dx(r, c) = s * (d(r, c) * weight[c] - sum - (v(r, c) - mean) * s * dot);
+    }
+    expect_close(y, want);
+    expect_close(dx, want_dx);
+    expect_close(dw, want_dw, machine.type == DType::f64 ? 1e-12 : 2e-5);
+    expect_close(db, want_db, machine.type == DType::f64 ? 1e-12 : 2e-5);
+    machine.backend().layer_norm_backward(dx, {}, {}, dy, x, kept, w, {});
+    expect_close(dx, want_dx);
+  });
+}
+
+TEST(Kernels, ActivationsAndTheirSlopes) {
+  const auto phi = [](double x) { return (1 + std::erf(x / std::sqrt(2.0))) / 2; };
+  const auto inner = [](double x) { return std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x); };
+  const auto value = [&](ActivationKind kind, double x) {
+    switch (kind) {
+      case ActivationKind::gelu:
+        return x * phi(x);
+      case ActivationKind::gelu_tanh:
+        return x / 2 * (1 + std::tanh(inner(x)));
+      case ActivationKind::relu:
+        return std::max(x, 0.0);
+      case ActivationKind::sigmoid:
+        return 1 / (1 + std::exp(-x));
+    }
+    return 0.0;
+  };
+  on_each_machine([&](Machine& machine) {
+    for (const ActivationKind kind : {ActivationKind::gelu, ActivationKind::gelu_tanh,
+                                      ActivationKind::relu, ActivationKind::sigmoid}) {
+      const Tensor x = machine.random({37, 53}, machine.type, 1);
+      machine.backend().scale(x, x, 4);
+      put(x, 0, 0, 60);
+      put(x, 0, 1, -60);
+      const Tensor y = machine.empty(x.shape(), machine.type),
+                   dx = machine.empty(x.shape(), machine.type),
+                   dy = machine.random(x.shape(), machine.type, 2);
+      machine.backend().activation(y, x, kind);
+      machine.backend().activation_backward(dx, dy, x, kind);
+      Table want = table(x), want_dx = table(dy);
+      for (std::int64_t i = 0; i < x.size(); ++i) {
+        const double at = want[i], h = 1e-5;
+        const double slope = (value(kind, at + h) - value(kind, at - h)) / (2 * h);
+        want_dx[i] *= at == 0 ? 0 : slope;
+        want[i] = value(kind, at);
+      }
+      expect_close(y, want);
+      expect_close(dx, want_dx, std::max(1e-8, tolerance(machine.type)));
+    }
+  });
+}
+
+TEST(Kernels, ARowIsAddedToEachRowAndItsGradientIsTheSumOfColumns) {
+  on_each_machine([](Machine& machine) {
+    const Tensor x = machine.random({131, 77}, machine.type, 1),
+                 row = machine.random({77}, machine.sums(), 2),
+                 y = machine.empty({131, 77}, machine.type),
+                 drow = machine.random({77}, machine.sums(), 3);
+    Table want = table(x), once = zeros(1, 77), twice = table(drow);
+    machine.backend().add_row(y, x, row);
+    machine.backend().add_row_backward({drow, true}, x);
+    for (std::int64_t r = 0; r < 131; ++r)
+      for (std::int64_t c = 0; c < 77; ++c) {
+        once[c] += want(r, c);
+        twice[c] += want(r, c);
+        want(r, c) += table(row)[c];
+      }
+    const double error = machine.type == DType::f64 ? 1e-12 : 2e-5;
+    expect_close(y, want);
+    expect_close(drow, twice, error);
+    machine.backend().add_row_backward({drow, false}, x);
+    expect_close(drow, once, error);
+  });
+}
+
 TEST(Kernels, RopeTurnsPairsAndTurnsThemBack) {
   on_each_machine([](Machine& machine) {
     for (std::int64_t head_dim : {6, 64}) {

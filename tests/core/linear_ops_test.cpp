@@ -245,5 +245,25 @@ TEST_F(LinearOp, GroupedLinearWithWrongCountsIsAnErrorThatNamesThem) {
       {"grouped_linear up", "cross()"});
 }
 
+TEST_F(LinearOp, ABiasHasTheGradientsOfFiniteDifferencesAsItsProductIsCut) {
+  const Weight b = make_weight("b", {7}, device, whole);
+  expect_gradients([&](const Tensors& x) { return Tensors{add_bias(x[0], *b)}; },
+                   {make({5, 7}, 1, dense(rows, rows, rows))}, {b.get()});
+  const Weight cut = make_weight("cut", {7}, device, dense(rows, replicated, replicated));
+  expect_gradients([&](const Tensors& x) { return Tensors{add_bias(x[0], *cut)}; },
+                   {make({5, 7}, 1, dense(columns, rows, rows))}, {cut.get()});
+  expect_error(
+      [&] {
+        add_bias(make({5, 7}, 1, dense(partial, rows, rows)), *b);
+      },
+      {"add_bias b", "partial", "reduce_scatter()"});
+  expect_error(
+      [&] {
+        add_bias(make({5, 7}, 1, dense(rows, rows, rows)), *cut);
+      },
+      {"add_bias cut", "cut by"});
+  expect_error([&] { add_bias(make({5, 6}, 1), *b); }, {"add_bias", "[5, 6]", "b is"});
+}
+
 }  // namespace
 }  // namespace pf

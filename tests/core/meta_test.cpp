@@ -92,7 +92,7 @@ class Program {
   }
   Tensor experts(const Tensor& x) {
     const Tensor logits = linear(cast(x, accumulation(type_)), router_pack_)[0];
-    const Routed routed = route(logits, k, RouterKind::softmax_top_k, choices_);
+    const Routed routed = route(logits, k, {RouterKind::softmax_top_k}, choices_);
     const Plan order = plan(routed.chosen, experts_);
     const Permuted sent = permute(x, routed.weights, order);
     const ExpertRows rows{sent.x, sent.weights, backend(x).read_counts(order.counts, tokens * k)};
@@ -147,7 +147,8 @@ class Program {
       expert_down_pack_{"expert down", {expert_down_.get()}}, head_pack_{"head", {head_.get()}};
   Tensor ids_ = ids_of(std::vector<std::int32_t>(tokens, 3), device_),
          position_ = ids_of(std::vector<std::int32_t>(tokens, 2), device_), token_ = numbers(),
-         choices_ = choices(), table_ = rope_table(16, 8, 100, type_, device_),
+         choices_ = choices(),
+         table_ = rope_table(16, rope_frequencies(8, 100, {}, 16), type_, device_),
          mask_ = Tensor::zeros({tokens}, accumulation(type_), device_).detached();
 };
 

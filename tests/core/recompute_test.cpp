@@ -47,7 +47,7 @@ class SmallLayer {
                                {.heads = 2, .kv_heads = 2, .head_dim = 4, .scale = 0.5});
     const Tensor z = add(x, dropout(y, 0.3, {1, 2, 3}, token_, hidden));
     const Tensor logits = linear(cast(z, accumulation(type_)), router_pack_)[0];
-    const Routed routed = route(logits, 2, RouterKind::softmax_top_k, decided_);
+    const Routed routed = route(logits, 2, {RouterKind::softmax_top_k}, decided_);
     decided_ = routed.chosen;
     choices.push_back(routed.chosen.to_vector<std::int32_t>());
     const Tensor ones = Tensor::empty({tokens}, accumulation(type_), x.device()).detached();

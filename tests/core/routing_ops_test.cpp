@@ -34,7 +34,7 @@ TEST_F(RoutingOp, RouteHasTheGradientsOfFiniteDifferences) {
     for (std::int64_t k : {1, 2, 5})
       expect_gradients(
           [=](const Tensors& x) {
-            const Routed y = route(x[0], k, kind);
+            const Routed y = route(x[0], k, {kind});
             return Tensors{y.scores, y.weights, y.lse};
           },
           {make({7, 5}, 1, tokens)});
@@ -45,7 +45,7 @@ TEST_F(RoutingOp, EachResultOfRouteAloneHasTheGradientsOfFiniteDifferences) {
     for (int which : {0, 1, 2})
       expect_gradients(
           [=](const Tensors& x) {
-            const Routed y = route(x[0], 2, kind);
+            const Routed y = route(x[0], 2, {kind});
             return Tensors{which == 0 ? y.scores : which == 1 ? y.weights : y.lse};
           },
           {make({3, 6}, 2)});
@@ -54,11 +54,11 @@ TEST_F(RoutingOp, EachResultOfRouteAloneHasTheGradientsOfFiniteDifferences) {
 TEST_F(RoutingOp, RouteKeepsAChoiceThatWasMadeBefore) {
   const Tensor logits = make({5, 6}, 1);
   for (RouterKind kind : {RouterKind::softmax_top_k, RouterKind::top_k_softmax}) {
-    EXPECT_EQ(route(logits, 2, kind, choices()).chosen.to_vector<std::int32_t>(),
+    EXPECT_EQ(route(logits, 2, {kind}, choices()).chosen.to_vector<std::int32_t>(),
               choices().to_vector<std::int32_t>());
     expect_gradients(
         [&](const Tensors& x) {
-          const Routed y = route(x[0], 2, kind, choices());
+          const Routed y = route(x[0], 2, {kind}, choices());
           return Tensors{y.scores, y.weights, y.lse};
         },
         {logits});
@@ -68,14 +68,14 @@ TEST_F(RoutingOp, RouteKeepsAChoiceThatWasMadeBefore) {
 TEST_F(RoutingOp, RouteChoosesTheLargestLogitsAndOfEqualOnesTheLowerNumber) {
   const Tensor logits =
       tensor_of<double>({0.5, 2, 2, 2, -1, 3, -5, 3, 0, 3, 0, 0, 0, 0, 0}, {3, 5}, device);
-  const Routed y = route(logits, 2, RouterKind::softmax_top_k);
+  const Routed y = route(logits, 2, {RouterKind::softmax_top_k});
   EXPECT_EQ(y.chosen.to_vector<std::int32_t>(), (std::vector<std::int32_t>{1, 2, 0, 2, 0, 1}));
 }
 
 TEST_F(RoutingOp, TheTwoKindsOfRouterDifferInWhatTheirWeightsSumTo) {
   const Tensor logits = make({4, 6}, 1);
-  const Routed before = route(logits, 3, RouterKind::softmax_top_k),
-               after = route(logits, 3, RouterKind::top_k_softmax);
+  const Routed before = route(logits, 3, {RouterKind::softmax_top_k}),
+               after = route(logits, 3, {RouterKind::top_k_softmax});
   const auto scores = before.scores.to_vector<double>();
   const auto chosen = before.chosen.to_vector<std::int32_t>();
   const auto weights = before.weights.to_vector<double>(),
@@ -94,17 +94,91 @@ TEST_F(RoutingOp, TheTwoKindsOfRouterDifferInWhatTheirWeightsSumTo) {
 TEST_F(RoutingOp, RouteWithWrongOperandsIsAnErrorThatNamesThem) {
   const Tensor logits = make({5, 6}, 1);
   const auto kind = RouterKind::softmax_top_k;
-  expect_error([&] { route(logits, 7, kind); }, {"route", "top 7 of 6"});
-  expect_error([&] { route(logits, 0, kind); }, {"route", "top 0 of 6"});
-  expect_error([&] { route(make({5, 6}, 1, {}, DType::bf16), 2, kind); }, {"route", "bf16"});
-  expect_error([&] { route(logits, 3, kind, choices()); }, {"route", "[5, 2]"});
+  expect_error([&] { route(logits, 7, {kind}); }, {"route", "top 7 of 6"});
+  expect_error([&] { route(logits, 0, {kind}); }, {"route", "top 0 of 6"});
+  expect_error([&] { route(make({5, 6}, 1, {}, DType::bf16), 2, {kind}); }, {"route", "bf16"});
+  expect_error([&] { route(logits, 3, {kind}, choices()); }, {"route", "[5, 2]"});
   const Tensor wide = tensor_of<std::int64_t>({0, 1, 0, 1, 0, 1, 0, 1, 0, 1}, {5, 2}, device);
-  expect_error([&] { route(logits, 2, kind, wide); }, {"route", "i64"});
+  expect_error([&] { route(logits, 2, {kind}, wide); }, {"route", "i64"});
   expect_error(
       [&] {
-        route(make({5, 6}, 1, dense(columns, rows, rows)), 2, kind);
+        route(make({5, 6}, 1, dense(columns, rows, rows)), 2, {kind});
       },
       {"route", "columns are cut on share"});
+}
+
+TEST_F(RoutingOp, SigmoidsHaveTheGradientsOfFiniteDifferences) {
+  for (const std::int64_t k : {1, 2, 5})
+    for (const double scale : {1.0, 2.5})
+      expect_gradients(
+          [=](const Tensors& x) {
+            const Routed y = route(x[0], k, {RouterKind::sigmoid_top_k, scale});
+            return Tensors{y.scores, y.weights, y.lse};
+          },
+          {make({7, 5}, 1, tokens)});
+}
+
+TEST_F(RoutingOp, ScaledWeightsHaveTheGradientsOfFiniteDifferences) {
+  for (RouterKind kind : {RouterKind::softmax_top_k, RouterKind::top_k_softmax})
+    expect_gradients(
+        [=](const Tensors& x) {
+          const Routed y = route(x[0], 2, {kind, 16});
+          return Tensors{y.scores, y.weights, y.lse};
+        },
+        {make({7, 5}, 1, tokens)});
+}
+
+TEST_F(RoutingOp, SigmoidsOfTheChosenAreDividedByTheirSumAndScaled) {
+  const Tensor logits = tensor_of<double>({0, std::log(3.0), -40, 1e-9}, {1, 4}, device);
+  const Routed y = route(logits, 2, {RouterKind::sigmoid_top_k, 2.5});
+  EXPECT_EQ(y.chosen.to_vector<std::int32_t>(), (std::vector<std::int32_t>{1, 3}));
+  EXPECT_NEAR(y.weights.to_vector<double>()[0], 2.5 * 0.75 / 1.25, 1e-8);
+  EXPECT_NEAR(y.weights.to_vector<double>()[1], 2.5 * 0.5 / 1.25, 1e-8);
+  EXPECT_NEAR(y.scores.to_vector<double>()[0], 0.5 / 1.75, 1e-8);
+  EXPECT_NEAR(y.lse.to_vector<double>()[0], std::log(1 + 3 + std::exp(-40) + std::exp(1e-9)),
+              1e-12);
+  const Routed one = route(logits, 1, {RouterKind::sigmoid_top_k});
+  EXPECT_NEAR(one.weights.to_vector<double>()[0], 0.75, 1e-12);
+}
+
+// Groups {0, 1}, {2, 3}, {4, 5}: the best alone is in the first, the best two in the last.
+TEST_F(RoutingOp, ChoicesStayInTheBestGroups) {
+  const Tensor logits = tensor_of<double>({2.6, -9, 0, 0.5, 2, 2.5}, {1, 6}, device);
+  const auto chosen = [&](std::int64_t k, const Router& router) {
+    return route(logits, k, router).chosen.to_vector<std::int32_t>();
+  };
+  using Ids = std::vector<std::int32_t>;
+  for (RouterKind kind : {RouterKind::softmax_top_k, RouterKind::sigmoid_top_k}) {
+    EXPECT_EQ(chosen(2, {kind, 1, 3, 1, 1}), (Ids{0, 1}));
+    EXPECT_EQ(chosen(2, {kind, 1, 3, 1, 2}), (Ids{4, 5}));
+    EXPECT_EQ(chosen(2, {kind, 1, 3, 2, 1}), (Ids{0, 5}));
+    EXPECT_EQ(chosen(3, {kind, 1, 3, 3, 1}), (Ids{0, 4, 5}));
+  }
+  expect_error(
+      [&] {
+        chosen(3, {RouterKind::softmax_top_k, 1, 3, 1, 1});
+      },
+      {"route", "top 3 of 1 of 3 groups of 6"});
+  expect_error([&] { chosen(1, {RouterKind::softmax_top_k, 1, 4, 1, 1}); }, {"4 groups of 6"});
+}
+
+TEST_F(RoutingOp, ABiasMovesChoicesAndNotWeights) {
+  const Tensor logits = tensor_of<double>({1, 0.9, 0.8, -1}, {1, 4}, device);
+  const Tensor bias = tensor_of<double>({-0.5, 0, 0, 0.4}, {4}, device);
+  const Router plain{RouterKind::sigmoid_top_k}, moved{RouterKind::sigmoid_top_k, 1, 1, 1, 1, bias};
+  const Routed y = route(logits, 2, moved);
+  EXPECT_EQ(y.chosen.to_vector<std::int32_t>(), (std::vector<std::int32_t>{1, 2}));
+  const Routed want = route(logits, 2, plain, y.chosen);
+  EXPECT_EQ(y.weights.to_vector<double>(), want.weights.to_vector<double>());
+  EXPECT_EQ(y.scores.to_vector<double>(), want.scores.to_vector<double>());
+  expect_error([&] { route(make({1, 5}, 1), 2, moved); }, {"route", "a bias"});
+}
+
+TEST_F(RoutingOp, ForcedChoicesFollowTheTokensNumber) {
+  const Tensor token = tensor_of<std::int64_t>({0, 1, 2, 1'000'000'000'003}, {4}, device);
+  EXPECT_EQ(forced_choice(token, 2, 5).to_vector<std::int32_t>(),
+            (std::vector<std::int32_t>{0, 1, 2, 3, 0, 4, 1, 2}));
+  expect_error([&] { forced_choice(token, 6, 5); }, {"forced_choice", "top 6 of 5"});
 }
 
 TEST_F(RoutingOp, PlanSortsChoicesByExpertAndKeepsTheirOrder) {

@@ -75,7 +75,7 @@ TEST_F(RowsOp, RmsNormOfWholeRowsHasTheGradientsOfFiniteDifferences) {
 
 TEST_F(RowsOp, RmsNormPerHeadHasTheGradientsOfFiniteDifferences) {
   const Weight w = make_weight("w", {3}, device, whole);
-  expect_gradients([&](const Tensors& x) { return Tensors{rms_norm(x[0], *w)}; },
+  expect_gradients([&](const Tensors& x) { return Tensors{rms_norm_by_head(x[0], *w)}; },
                    {make({5, 12}, 1, dense(columns, rows, rows))}, {w.get()});
 }
 
@@ -121,14 +121,14 @@ TEST_F(RowsOp, RmsNormWithWrongOperandsIsAnErrorThatNamesThem) {
 }
 
 TEST_F(RowsOp, RopeHasTheGradientsOfFiniteDifferences) {
-  const Tensor table = rope_table(9, 6, 100, DType::f64, device);
+  const Tensor table = rope_table(9, rope_frequencies(6, 100, {}, 9), DType::f64, device);
   const Tensor position = ids({8, 0, 3, 3, 1}, dense(replicated, rows, rows));
   expect_gradients([&](const Tensors& x) { return Tensors{rope(x[0], position, table)}; },
                    {make({5, 12}, 1, dense(columns, rows, rows))});
 }
 
 TEST_F(RowsOp, RopeOfAWholeTensorByCutPositionsHasAPartialGradient) {
-  const Tensor table = rope_table(9, 2, 100, DType::f64, device);
+  const Tensor table = rope_table(9, rope_frequencies(2, 100, {}, 9), DType::f64, device);
   expect_gradients(
       [&](const Tensors& x) {
         return Tensors{rope(x[0], ids({8, 1}, tokens), table)};
@@ -138,7 +138,7 @@ TEST_F(RowsOp, RopeOfAWholeTensorByCutPositionsHasAPartialGradient) {
 
 TEST_F(RowsOp, RopeTurnsPairsByTheirAngles) {
   const double base = 50;
-  const Tensor table = rope_table(12, 4, base, DType::f64, device);
+  const Tensor table = rope_table(12, rope_frequencies(4, base, {}, 12), DType::f64, device);
   const Tensor x = make({1, 8}, 1);
   const auto in = x.to_vector<double>();
   const auto out = rope(x, ids({11}), table).to_vector<double>();
@@ -152,7 +152,7 @@ TEST_F(RowsOp, RopeTurnsPairsByTheirAngles) {
 }
 
 TEST_F(RowsOp, RopeMakesScoresOfDistancesAlone) {
-  const Tensor table = rope_table(20, 6, 100, DType::f64, device);
+  const Tensor table = rope_table(20, rope_frequencies(6, 100, {}, 20), DType::f64, device);
   const Tensor q = make({1, 6}, 1), k = make({1, 6}, 2);
   const auto score = [&](int of_q, int of_k) {
     const auto a = rope(q, ids({of_q}), table).to_vector<double>(),
@@ -165,7 +165,7 @@ TEST_F(RowsOp, RopeMakesScoresOfDistancesAlone) {
 }
 
 TEST_F(RowsOp, RopeWithWrongOperandsIsAnErrorThatNamesThem) {
-  const Tensor table = rope_table(9, 6, 100, DType::f64, device);
+  const Tensor table = rope_table(9, rope_frequencies(6, 100, {}, 9), DType::f64, device);
   const Tensor x = make({2, 12}, 1);
   expect_error([&] { rope(make({2, 8}, 1), ids({0, 1}), table); }, {"rope", "[2, 8]", "[9, 6]"});
   expect_error([&] { rope(x, ids({0, 1, 2}), table); }, {"rope", "[2, 12]", "[3]"});
@@ -176,7 +176,7 @@ TEST_F(RowsOp, RopeWithWrongOperandsIsAnErrorThatNamesThem) {
       {"rope", "position", "i64"});
   expect_error(
       [&] {
-        rope(x, ids({0, 1}), rope_table(9, 6, 100, DType::f32, device));
+        rope(x, ids({0, 1}), rope_table(9, rope_frequencies(6, 100, {}, 9), DType::f32, device));
       },
       {"rope", "table", "f32"});
   expect_error(
@@ -184,7 +184,8 @@ TEST_F(RowsOp, RopeWithWrongOperandsIsAnErrorThatNamesThem) {
         rope(make({2, 12}, 1, dense(partial, rows, rows)), ids({0, 1}, tokens), table);
       },
       {"rope", "partial on share"});
-  expect_error([&] { rope_table(9, 5, 100, DType::f64, device); }, {"rope", "head_dim is 5"});
+  expect_error([&] { rope_table(9, rope_frequencies(5, 100, {}, 9), DType::f64, device); },
+               {"rope", "head_dim is 5"});
 }
 
 // --- Attention -----------------------------------------------------------------------------------
@@ -273,6 +274,146 @@ TEST_F(AttentionOp, AttentionWithWrongOperandsIsAnErrorThatNamesThem) {
                {"attention", "rows", "share", "all_gather() k and v"});
   expect_error([&] { attend(mine, x.labelled(whole), x, all, three_heads); },
                {"attention", "k is"});
+}
+
+TEST_F(RowsOp, LayerNormHasTheGradientsOfFiniteDifferences) {
+  const Weight w = make_weight("w", {7}, device, whole), b = make_weight("b", {7}, device, whole);
+  expect_gradients([&](const Tensors& x) { return Tensors{layer_norm(x[0], *w, *b, 1e-3)}; },
+                   {make({5, 7}, 1, tokens)}, {w.get(), b.get()});
+  const Weight wide = make_weight("wide", {8}, device, whole);
+  expect_error([&] { layer_norm(make({5, 7}, 1, tokens), *w, *wide); }, {"layer_norm", "wide"});
+  expect_error(
+      [&] {
+        layer_norm(make({5, 7}, 1, dense(columns, rows, rows)), *w, *b);
+      },
+      {"layer_norm", "columns are cut"});
+}
+
+TEST_F(RowsOp, JoinHeadsPutsEachHeadsPartsTogetherAndSharesOne) {
+  const Label heads = dense(columns, rows, rows), one = dense(replicated, rows, rows);
+  const Tensor a = make({3, 4}, 1, heads), b = make({3, 6}, 2, heads), c = make({3, 3}, 3, one);
+  const auto at = [](const Tensor& x, std::int64_t r, std::int64_t column) {
+    return x.to_vector<double>()[std::size_t(r * x.columns() + column)];
+  };
+  const Tensor own = join_heads(a, b, 2, false), shared = join_heads(a, c, 2, true);
+  for (std::int64_t r = 0; r < 3; ++r)
+    for (std::int64_t h = 0; h < 2; ++h) {
+      for (std::int64_t i = 0; i < 2; ++i) EXPECT_EQ(at(own, r, 5 * h + i), at(a, r, 2 * h + i));
+      for (std::int64_t i = 0; i < 3; ++i) {
+        EXPECT_EQ(at(own, r, 5 * h + 2 + i), at(b, r, 3 * h + i));
+        EXPECT_EQ(at(shared, r, 5 * h + 2 + i), at(c, r, i));
+      }
+    }
+  expect_gradients([](const Tensors& x) { return Tensors{join_heads(x[0], x[1], 2, false)}; },
+                   {a, b});
+  expect_gradients([](const Tensors& x) { return Tensors{join_heads(x[0], x[1], 2, true)}; },
+                   {a, c});
+  expect_error([&] { join_heads(a, b, 3, false); }, {"join_heads", "3 heads"});
+}
+
+// Of the Hugging Face library, version 5 (ROPE_INIT_FUNCTIONS), in f32.
+TEST_F(RowsOp, StretchedFrequenciesAreThoseOfOtherPrograms) {
+  using Kind = RopeScaling::Kind;
+  struct Case {
+    RopeScaling scaling;
+    double base;
+    std::int64_t positions;
+    std::vector<double> want;
+  };
+  const Case cases[] = {{{Kind::linear, 4},
+                         1e4,
+                         256,
+                         {0.25, 0.079056941, 0.025, 0.0079056947, 0.0024999999, 0.00079056947,
+                          0.00025000001, 7.9056947e-05}},
+                        {{Kind::dynamic_ntk, 4, 64},
+                         1e4,
+                         256,
+                         {1.0, 0.21921247, 0.048054103, 0.010534058, 0.0023091969, 0.00050620473,
+                          0.00011096639, 2.4325213e-05}},
+                        {{Kind::yarn, 8, 64, 8, 1},
+                         1e4,
+                         512,
+                         {1.0, 0.22399466, 0.041666664, 0.0039528473, 0.00125, 0.00039528473,
+                          0.00012500001, 3.9528473e-05}},
+                        {{Kind::llama3, 8, 256, 4, 1},
+                         5e5,
+                         2048,
+                         {1.0, 0.19392276, 0.010538231, 0.00091158313, 0.00017677668, 3.4281024e-05,
+                          6.6478697e-06, 1.2891732e-06}}};
+  for (const Case& c : cases) {
+    const std::vector<double> found = rope_frequencies(16, c.base, c.scaling, c.positions);
+    ASSERT_EQ(found.size(), c.want.size());
+    for (std::size_t i = 0; i < found.size(); ++i)
+      EXPECT_NEAR(found[i], c.want[i], 1e-6 * c.want[i]) << int(c.scaling.kind) << ' ' << i;
+  }
+}
+
+TEST_F(AttentionOp, ValuesNarrowerThanKeysAreAsThoseThatZerosWiden) {
+  for (const DType type : {DType::f64, DType::f32, DType::bf16})
+    for (const std::int64_t narrow : {3, 40}) {
+      const std::int64_t n = 70, heads = 4, kv_heads = 2, wide = 48;
+      const AttentionShape shape{heads, kv_heads, wide, 0.3, narrow};
+      const Tensor q = make({n, heads * wide}, 1, {}, type),
+                   k = make({n, kv_heads * wide}, 2, {}, type),
+                   v = make({n, kv_heads * narrow}, 3, {}, type),
+                   dy = make({n, heads * narrow}, 4, {}, type);
+      const auto widened = [&](const Tensor& x) {
+        const std::int64_t count = x.columns() / narrow;
+        Tensor y = Tensor::zeros({n, count * wide}, type, device);
+        for (std::int64_t h = 0; h < count; ++h)
+          backend(y).copy(y.columns(h * wide, h * wide + narrow),
+                          x.columns(h * narrow, (h + 1) * narrow));
+        return y;
+      };
+      const auto run = [&](const AttentionShape& s, const Tensor& values, const Tensor& dys) {
+        Tape tape;
+        const Tensor in[] = {tape.watch(q), tape.watch(k), tape.watch(values)};
+        Tensor y;
+        {
+          const Tape::Recording on(&tape);
+          y = attention(in[0], in[1], in[2], within_window(causal_areas(2, n / 2), 20), s);
+        }
+        const Tensor ys[] = {y}, of_ys[] = {dys};
+        tape.backward(ys, of_ys);
+        return Tensors{y, tape.gradient(in[0]), tape.gradient(in[1]), tape.gradient(in[2])};
+      };
+      const Tensors found = run(shape, v, dy);
+      const Tensors want = run({heads, kv_heads, wide, 0.3}, widened(v), widened(dy));
+      const double error = type == DType::f64 ? 1e-12 : type == DType::f32 ? 1e-5 : 2e-2;
+      for (std::size_t i = 0; i < 4; ++i) {
+        const auto a = elements(i == 0 || i == 3 ? widened(found[i]) : found[i]);
+        const auto b = elements(want[i]);
+        ASSERT_EQ(a.size(), b.size());
+        double apart = 0;
+        for (std::size_t e = 0; e < a.size(); ++e)
+          apart = std::max(apart, std::abs(a[e] - b[e]) / std::max(1.0, std::abs(b[e])));
+        EXPECT_LT(apart, error) << name(type) << " values of " << narrow << ", tensor " << i;
+      }
+    }
+}
+
+TEST_F(AttentionOp, AWindowLeavesEachQueryItsLastKeys) {
+  for (const std::int64_t window : {1, 3, 6, 7, 100}) {
+    std::vector<Area> areas = causal_areas(2, 6);
+    areas.push_back({12, 15, 2, 9, Area::Kind::causal});  // queries after keys of their own
+    std::vector<std::vector<int>> seen(15, std::vector<int>(12)), want = seen;
+    for (const Area& a : within_window(areas, window))
+      for (std::int64_t q = a.q_begin; q < a.q_end; ++q)
+        for (std::int64_t k = a.k_begin; k < a.k_end; ++k) {
+          const bool is_late = a.q_end - q <= a.k_end - k;
+          const bool is_early = a.kind == Area::Kind::causal || k - a.k_begin >= q - a.q_begin;
+          seen[std::size_t(q)][std::size_t(k)] += is_late && is_early;
+        }
+    for (std::int64_t q = 0; q < 15; ++q)
+      for (std::int64_t k = 0; k < 12; ++k) {
+        const std::int64_t first = q < 12 ? q / 6 * 6 : 2, last = q < 12 ? q : q - 6;
+        want[std::size_t(q)][std::size_t(k)] = k >= std::max(first, last - window + 1) && k <= last;
+      }
+    EXPECT_EQ(seen, want) << window;
+  }
+  const std::vector<Area> full{{0, 2, 0, 2, Area::Kind::full}};
+  expect_error([&] { within_window(full, 2); }, {"window", "not causal"});
+  expect_error([&] { within_window(full, 0); }, {"a window of 0"});
 }
 
 }  // namespace

@@ -40,7 +40,7 @@ TEST(ConfigRules, AHeadHasAnEvenWidth) {
 
 TEST(ConfigRules, DenseLayersNeedTheirWidth) {
   const std::string want =
-      "run.yaml:1: model.ffn: is missing; wanted the inner width of the dense layers' SwiGLU, for "
+      "run.yaml:1: model.ffn: is missing; wanted the inner width of the dense layers, for "
       "instance 256";
   std::string text = dense;
   text.erase(text.find("  ffn: 128\n"), 11);
@@ -59,6 +59,59 @@ TEST(ConfigRules, ATokenGoesToNoMoreExpertsThanThereAre) {
             "override 'model.moe.top_k=9': model.moe.top_k: found 9, wanted at most "
             "model.moe.experts=8");
   EXPECT_EQ(error_of(dense, {with_moe, "model.moe.top_k=8"}), "no error");
+}
+
+TEST(ConfigRules, ChoicesFitIntoTheGroups) {
+  EXPECT_EQ(error_of(dense, {with_moe, "model.moe.groups=3"}),
+            "override 'model.moe.groups=3': model.moe.groups: found 3, wanted a divisor of "
+            "model.moe.experts=8; nearest: 2 or 4");
+  EXPECT_EQ(error_of(dense, {with_moe, "model.moe.groups=4", "model.moe.top_groups=5"}),
+            "override 'model.moe.top_groups=5': model.moe.top_groups: found 5, wanted at most "
+            "model.moe.groups=4");
+  EXPECT_EQ(error_of(dense, {with_moe, "model.moe.groups=4", "model.moe.group_best=3"}),
+            "override 'model.moe.group_best=3': model.moe.group_best: found 3, wanted at most the "
+            "experts of a group=2");
+  EXPECT_EQ(error_of(dense, {with_moe, "model.moe.groups=4", "model.moe.top_k=3"}),
+            "override 'model.moe.top_k=3': model.moe.top_k: found 3, wanted at most the experts of "
+            "top_groups groups=2");
+}
+
+TEST(ConfigRules, PartsThatExcludeEachOtherAreNamed) {
+  EXPECT_EQ(told({"model.mlp_bias=true"}),
+            "model.mlp_bias: found true, but a SwiGLU has no biases; use false, or choose another "
+            "model.activation");
+  EXPECT_EQ(error_of(dense, {with_moe, "model.moe.shared_gate=true"}),
+            "override 'model.moe.shared_gate=true': model.moe.shared_gate: found true, but there "
+            "is no shared expert; give model.moe.shared_ffn");
+  EXPECT_EQ(error_of(dense, {with_moe, "model.moe.router=forced", "model.moe.bias_rate=0.1"}),
+            "override 'model.moe.bias_rate=0.1': model.moe.bias_rate: found 0.1, but choices are "
+            "forced; use 0");
+  EXPECT_EQ(error_of(dense, {with_moe, "model.moe.first_dense=2"}),
+            "override 'model.moe.first_dense=2': model.moe.first_dense: found 2, so that no layer "
+            "is MoE; wanted less than 2");
+  const std::string mla = "model.mla={kv_rank: 8, nope_dim: 4, rope_dim: 4, value_dim: 4}";
+  EXPECT_EQ(error_of(dense, {mla, "model.qk_norm=true"}),
+            "override 'model.qk_norm=true': model.qk_norm: found true, but model.mla has none; use "
+            "false");
+  EXPECT_EQ(error_of(dense, {mla, "model.mla.rope_dim=5"}),
+            "override 'model.mla.rope_dim=5': model.mla.rope_dim: found 5, wanted a multiple of 2, "
+            "since rotary positions turn pairs; nearest: 4 or 6");
+  EXPECT_EQ(error_of(dense, {mla}), "no error");
+}
+
+TEST(ConfigRules, LearnedPositionsReachTheEndOfASample) {
+  EXPECT_EQ(
+      error_of(dense, {"data.sequence=64", "model.position=learned", "model.max_positions=63"}),
+      "override 'model.max_positions=63': model.max_positions: found 63, wanted at least "
+      "data.sequence=64, since positions are learned");
+  EXPECT_EQ(error_of(dense, {"data.sequence=64", "model.position=learned", "model.max_positions=64",
+                             "model.rope_scaling={kind: linear, factor: 2}"}),
+            "override 'model.rope_scaling={kind: linear, factor: 2}': model.rope_scaling: is for "
+            "rotary positions; model.position is learned");
+  EXPECT_EQ(error_of(dense, {"model.rope_scaling={kind: yarn, factor: 2}"}),
+            "override 'model.rope_scaling={kind: yarn, factor: 2}': "
+            "model.rope_scaling.original_positions: is missing; wanted the longest sequence before "
+            "the frequencies were stretched");
 }
 
 TEST(ConfigRules, SomeLayerIsMoe) {

@@ -48,6 +48,24 @@ TEST(Config, TheBalanceGroupBecomesDpWhereItMatters) {
   EXPECT_EQ(group("micro"), 0);
 }
 
+TEST(Config, APresetsKeysStandBehindThoseThatAreGiven) {
+  const auto config =
+      parse_config(dense, "a.yaml", {"model={preset: deepseek-v3, moe: {experts: 16}}"});
+  EXPECT_EQ(config.model().layers(), 2);  // of the file
+  EXPECT_EQ(config.model().mla().kv_rank(), 512);
+  EXPECT_EQ(config.model().moe().experts(), 16);
+  EXPECT_EQ(config.model().moe().ffn(), 2048);
+  EXPECT_EQ(parse_config(to_yaml(config), "b.yaml").SerializeAsString(),
+            config.SerializeAsString());
+}
+
+TEST(Config, APresetThatIsNotThereNamesTheNearest) {
+  const std::string told = error_of(dense, {"model.preset=qwen3-30b"});
+  expect_begins(told,
+                "override 'model.preset=qwen3-30b': model.preset: found 'qwen3-30b'; did you mean "
+                "qwen3-30b-a3b? There are opt-125m, ");
+}
+
 TEST(Config, OverridesWinAndTheLastOneMost) {
   const auto config =
       parse_config(dense, "a.yaml", {"train.steps=20", "train.steps=30", "optimizer.lr=5e-4"});

@@ -54,7 +54,7 @@ struct TwoExperts {
              .balance = kind,
              .balance_weight = 1,
              .z_loss = z_loss,
-             .norm_eps = 0},
+             .norm = {.width = 2, .eps = 0}},
             mesh) {
     moe.visit({.parameter = [&](Parameter& w) {
       w.initialise(mesh.device(), DType::f64, 1, 1);

@@ -19,7 +19,8 @@ namespace {
 // An attention block in which calls can be left out.
 struct Block {
   explicit Block(const Mesh& on)
-      : mesh(on), table(rope_table(length, 4, 1e4, DType::f64, on.device())) {
+      : mesh(on),
+        table(rope_table(length, rope_frequencies(4, 1e4, {}, length), DType::f64, on.device())) {
     for (Parameter* w : {&q, &k, &v, &out}) w->initialise(mesh.device(), DType::f64, 1, 1);
     const std::vector<std::int32_t> ids(std::size_t{length}, 0);
     context.mesh = &mesh;

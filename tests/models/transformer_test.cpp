@@ -4,6 +4,7 @@
 
 #include "tests/model.h"
 #include "tests/models/reference.h"
+#include "tests/models/slopes.h"
 #include "tests/ranks.h"
 
 namespace pf {
@@ -102,68 +103,25 @@ TEST(Transformer, AllLossesOfEachBalanceAreThoseOfPlainLoops) {
         }
 }
 
-// f(x) by central differences of fourth order, along one element of a weight.
-double slope(SmallModel& model, const Samples& samples, Parameter& w, std::size_t element) {
-  constexpr double h = 2e-4;
-  double& x = w.value().data<double>()[element];
-  const double here = x;
-  const auto at = [&](double there) {
-    x = here + there;
-    w.changed();
-    return model.step(samples).sum();
-  };
-  const double near = at(h) - at(-h), far = at(2 * h) - at(-2 * h);
-  x = here;
-  w.changed();
-  return (8 * near - far) / (12 * h);
-}
-
-// The largest, the first, the last and one in between: experts that no token sees have zeros.
-std::vector<std::size_t> some_elements(const Numbers& gradient) {
-  const auto largest = std::ranges::max_element(
-      gradient, [](double a, double b) { return std::abs(a) < std::abs(b); });
-  return {std::size_t(largest - gradient.begin()), 0, gradient.size() - 1, gradient.size() * 2 / 5};
-}
-
-// Choices, and so the shares of the balance losses, are constants near a point: the sum of all
-// losses is smooth there, and its slopes are the gradients.
-void expect_finite_differences(const Recipe& recipe) {
-  const Samples samples = uneven_samples(4, length, recipe.model.vocabulary());
-  in_ranks(1, [&](const Mesh& mesh) {
-    SmallModel model(recipe, mesh, length);
-    const Outcome all = model.step(samples);
-    double largest = 0;
-    for (const auto& [name, gradient] : all.gradients)
-      for (const double x : gradient) largest = std::max(largest, std::abs(x));
-    for (const auto& [name, gradient] : all.gradients) {
-      for (const std::size_t element : some_elements(gradient)) {
-        const double want = slope(model, samples, model.parameter(name), element);
-        const double scale = std::max(std::abs(want), 1e-3 * largest);
-        EXPECT_NEAR(gradient[element], want, 1e-6 * scale) << name << ' ' << element;
-      }
-    }
-  });
-}
-
 TEST(Transformer, ADenseModelsGradientsAreItsSlopes) {
-  expect_finite_differences({.model = dense_model(), .micro_batch = 2});
+  expect_slopes(length, {.model = dense_model(), .micro_batch = 2});
 }
 
 TEST(Transformer, AMoeModelsGradientsAreItsSlopes) {
-  expect_finite_differences({.model = with_balance(small_moe(), Kind::micro), .micro_batch = 2});
+  expect_slopes(length, {.model = with_balance(small_moe(), Kind::micro), .micro_batch = 2});
 }
 
 TEST(Transformer, WithDenseLayersAmongItsLayersTheyAreToo) {
-  expect_finite_differences({.model = with_balance(every_second(), Kind::mixed), .group = 2});
+  expect_slopes(length, {.model = with_balance(every_second(), Kind::mixed), .group = 2});
 }
 
 TEST(Transformer, WithSoftmaxAfterTopKTheyAreToo) {
-  expect_finite_differences({.model = with_balance(other_router(), Kind::sequence)});
+  expect_slopes(length, {.model = with_balance(other_router(), Kind::sequence)});
 }
 
 TEST(Transformer, WithGlobalBalanceTheyAreToo) {
-  expect_finite_differences({.model = with_balance(small_moe(), Kind::global), .group = 4});
-  expect_finite_differences({.model = with_balance(other_router(), Kind::global), .group = 1});
+  expect_slopes(length, {.model = with_balance(small_moe(), Kind::global), .group = 4});
+  expect_slopes(length, {.model = with_balance(other_router(), Kind::global), .group = 1});
 }
 
 TEST(Transformer, TheGradientNormIsThatOfAllGradients) {
