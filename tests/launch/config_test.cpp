@@ -49,8 +49,8 @@ TEST(Config, TheBalanceGroupBecomesDpWhereItMatters) {
 }
 
 TEST(Config, APresetsKeysStandBehindThoseThatAreGiven) {
-  const auto config =
-      parse_config(dense, "a.yaml", {"model={preset: deepseek-v3, moe: {experts: 16}}"});
+  const auto config = parse_config(
+      dense, "a.yaml", {"model={preset: deepseek-v3, moe: {experts: 16, first_dense: 1}}"});
   EXPECT_EQ(config.model().layers(), 2);  // of the file
   EXPECT_EQ(config.model().mla().kv_rank(), 512);
   EXPECT_EQ(config.model().moe().experts(), 16);
