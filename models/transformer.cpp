@@ -22,7 +22,8 @@ class Embedding : public Layer {
                                  {c.vocabulary(), c.hidden()},
                                  dense_weight(Cut::rows),
                                  Init::normal,
-                                 c.init_std()})) {}
+                                 c.init_std(),
+                                 Role::embedding})) {}
   std::string name() const override { return "embedding"; }
   Tensor forward(const Tensor&, Context& context) override {
     return leave(embedding(context.batch.ids, w_, context.type), context);
@@ -104,7 +105,8 @@ class Head : public Layer {
                                  {c.vocabulary(), c.hidden()},
                                  dense_weight(Cut::rows),
                                  Init::normal,
-                                 c.init_std()})),
+                                 c.init_std(),
+                                 Role::head})),
         pack_("head", {&w_}) {}
   std::string name() const override { return "head"; }
 

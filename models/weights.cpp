@@ -7,7 +7,7 @@ namespace pf {
 
 Parameter make_parameter(const Mesh& mesh, const WeightSpec& spec) {
   return Parameter(spec.name, spec.whole, mesh.place(spec.name, spec.whole, spec.label), spec.label,
-                   spec.init, spec.std);
+                   spec.init, spec.std, spec.role);
 }
 
 Tensor enter(const Tensor& x, const Context& context) {

@@ -28,6 +28,7 @@ struct WeightSpec {
   Label label;
   Init init = Init::normal;
   double std = 0;
+  std::optional<Role> role = {};
 };
 Parameter make_parameter(const Mesh& mesh, const WeightSpec& spec);
 

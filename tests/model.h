@@ -84,6 +84,7 @@ struct Recipe {
   bool recomputes = false;
   bool defers = false;  // weight gradients until the micro-batch's backward is over
   std::uint64_t seed = 1;
+  std::vector<std::string> frozen = {};  // parameters
 };
 
 using Numbers = std::vector<double>;
@@ -163,6 +164,7 @@ inline SmallModel::SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64
       transformer_(recipe.model, {length, recipe.head_chunk, recipe.type}, mesh),
       balance_(mesh, recipe.group) {
   transformer_.initialise(recipe.seed);
+  for (const std::string& name : recipe.frozen) parameter(name).freeze();
   gradients_.emplace(mesh, trained(transformer_));
   stage_.emplace(transformer_.layers(), *gradients_, recipe.recomputes);
 }
@@ -171,7 +173,9 @@ inline std::vector<std::vector<Parameter*>> SmallModel::trained(Transformer& tra
   std::vector<std::vector<Parameter*>> layers;
   for (const auto& layer : transformer.layers()) {
     layers.emplace_back();
-    layer->visit({.parameter = [&](Parameter& w) { layers.back().push_back(&w); }});
+    layer->visit({.parameter = [&](Parameter& w) {
+      if (w.is_trainable()) layers.back().push_back(&w);
+    }});
   }
   return layers;
 }
@@ -254,6 +258,7 @@ inline Outcome SmallModel::step(const Samples& samples, std::int64_t step) {
   out.z_loss = sums.z_loss;
   out.expert_counts = sums.expert_counts;
   transformer_.visit({.parameter = [&](Parameter& w) {
+    if (!w.is_trainable()) return;
     require(w.shape() == w.whole(), w.name(), " is cut: ", w.shape(), " of ", w.whole());
     out.gradients[w.name()] = elements(w.gradient());
   }});
