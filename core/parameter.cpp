@@ -5,8 +5,17 @@
 
 namespace pf {
 
-Parameter::Parameter(std::string name, Shape whole, Block block, Label label, Init init, double std)
-    : name_(std::move(name)), whole_(whole), block_(block), label_(label), init_(init), std_(std) {
+Parameter::Parameter(std::string name, Shape whole, Block block, Label label, Init init, double std,
+                     std::optional<Role> role)
+    : name_(std::move(name)),
+      whole_(whole),
+      block_(block),
+      label_(label),
+      init_(init),
+      std_(std),
+      role_(role.value_or(whole.dims() > 1     ? Role::matrix
+                          : init == Init::ones ? Role::norm
+                                               : Role::bias)) {
   for (Axis a : axes_of(label.view))
     require(label[a] != Spread::partial && label[a] != Spread::others, "parameter ", name_, ": ",
             pf::name(label[a]), " on ", pf::name(a),

@@ -1,6 +1,7 @@
 // Weights: what is trained, and the form in which products want it.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,13 +18,16 @@ struct Block {
 
 enum class Init : std::uint8_t { normal, ones, zeros };
 
+// What a parameter is for; optimizers and decay go by it.
+enum class Role : std::uint8_t { matrix, embedding, head, router, norm, bias };
+
 // A trained tensor, cut as its label says. Its value and gradient are of the accumulation type. The
 // gradient is a sum over everything this rank has run since the last clear_gradient(); the sum over
 // the axes on which the label is replicated is still to come.
 class Parameter {
  public:
   Parameter(std::string name, Shape whole, Block block, Label label, Init init = Init::normal,
-            double std = 0);
+            double std = 0, std::optional<Role> role = {});
   Parameter(const Parameter&) = delete;
   Parameter& operator=(const Parameter&) = delete;
 
@@ -35,7 +39,8 @@ class Parameter {
   const Label& label() const { return label_; }
   bool is_trainable() const { return is_trainable_; }
   void freeze() { is_trainable_ = false; }
-  bool decays() const { return whole_.dims() > 1; }  // matrices do, norms and biases do not
+  // As given; if not, of more than one dim a matrix, else a norm if it starts at ones, else a bias.
+  Role role() const { return role_; }
 
   // Allocates the value and fills it from global indices, so that it does not depend on the layout;
   // `stream` is this parameter's own stream of `seed`.
@@ -63,6 +68,7 @@ class Parameter {
   Label label_;
   Init init_;
   double std_;
+  Role role_;
   bool is_trainable_ = true, has_gradient_ = false;
   std::uint64_t version_ = 0;
   Tensor value_, gradient_;

@@ -157,6 +157,12 @@ void check_moe(const config::Config& config, const Places& places) {
                 "the micro-batches in a step, train.global_batch / train.micro_batch = " +
                     text_of(config.train().global_batch()) + " / " +
                     text_of(config.train().micro_batch()) + " = " + text_of(micro_batches));
+  if (!config.train().has_ramp()) return;
+  const std::int64_t unit = group * config.train().micro_batch();
+  const std::string rule = "model.moe.balance.group x train.micro_batch = " + text_of(group) +
+                           " x " + text_of(config.train().micro_batch()) + " = " + text_of(unit);
+  check_multiple(places, "train.ramp.start", config.train().ramp().start(), unit, rule);
+  check_multiple(places, "train.ramp.by", config.train().ramp().by(), unit, rule);
 }
 
 void check_sources(const config::Data& data, const Places& places) {
@@ -173,13 +179,24 @@ void check_sources(const config::Data& data, const Places& places) {
 
 void check_batch(const config::Config& config, const Places& places) {
   const config::Parallel& parallel = config.parallel();
+  const config::Train& train = config.train();
   const std::int64_t dp = data_parallel_size(config);
-  const std::int64_t unit = config.train().micro_batch() * dp;
-  check_multiple(places, "train.global_batch", config.train().global_batch(), unit,
-                 "train.micro_batch x dp = " + text_of(config.train().micro_batch()) + " x " +
-                     text_of(dp) + " = " + text_of(unit) + " (dp = ranks / (tp cp pp) = " +
-                     text_of(parallel.ranks()) + " / (" + text_of(parallel.tp()) + " x " +
-                     text_of(parallel.cp()) + " x " + text_of(parallel.pp()) + "))");
+  const std::int64_t unit = train.micro_batch() * dp;
+  const auto check = [&](const std::string& key, std::int64_t value) {
+    check_multiple(places, key, value, unit,
+                   "train.micro_batch x dp = " + text_of(train.micro_batch()) + " x " +
+                       text_of(dp) + " = " + text_of(unit) + " (dp = ranks / (tp cp pp) = " +
+                       text_of(parallel.ranks()) + " / (" + text_of(parallel.tp()) + " x " +
+                       text_of(parallel.cp()) + " x " + text_of(parallel.pp()) + "))");
+  };
+  check("train.global_batch", train.global_batch());
+  if (!train.has_ramp()) return;
+  check("train.ramp.start", train.ramp().start());
+  check("train.ramp.by", train.ramp().by());
+  if (train.ramp().start() > train.global_batch())
+    places.fail("train.ramp.start",
+                "found " + text_of(train.ramp().start()) +
+                    ", wanted at most train.global_batch=" + text_of(train.global_batch()));
 }
 
 void check_experts(const config::Config& config, const Places& places) {

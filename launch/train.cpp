@@ -11,8 +11,10 @@
 
 #include "core/error.h"
 #include "launch/evaluate.h"
+#include "launch/freeze.h"
 #include "launch/gemm_rate.h"
 #include "launch/process.h"
+#include "launch/ramp.h"
 #include "launch/report.h"
 #include "launch/run_folder.h"
 #include "launch/signals.h"
@@ -107,7 +109,7 @@ class Trainer {
   std::optional<Balance> balance_;
   Times times_;
   Summary summary_;
-  std::vector<double> step_seconds_, losses_;
+  std::vector<double> losses_, step_seconds_;  // the latter of the steps as large as the last
 };
 
 // Threads are pinned only where every rank's have processors of their own, and not under MPI, whose
@@ -162,9 +164,11 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
       mesh_(communicator, device_, layout_of(config), all_ranks(communicator.size())),
       model_(config.model(), {config.data().sequence(), config.train().head_chunk(), type_},
              mesh_) {
+  const auto visit = [this](const Visitor& visitor) { model_.visit(visitor); };
+  freeze(config.train().freeze(), "train.freeze", visit);
   model_.initialise(std::uint64_t(config.run().seed()));
   gradients_.emplace(mesh_, trained_parameters(model_));
-  optimizer_.emplace(config.optimizer(), [this](const Visitor& visitor) { model_.visit(visitor); });
+  optimizer_.emplace(config.optimizer(), visit);
   stage_.emplace(model_.layers(), *gradients_, config.train().recompute() == config::Train::full);
   const std::int64_t group = config.model().moe().balance().group();
   balance_.emplace(mesh_, group > 0 ? group : mesh_.size(axes::dp));
@@ -174,7 +178,8 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
 
 Flight Trainer::make_flight(std::int64_t step, std::int64_t micro_batch) const {
   const std::int64_t size = config_.train().micro_batch();
-  const std::int64_t first = step * config_.train().global_batch() + micro_batch * size;
+  const StepBatch batch = batch_of(config_.train(), step);
+  const std::int64_t first = batch.first + micro_batch * size;
   const Windows windows = data_.samples(std::uint64_t(first), size);
   Flight flight;
   Context& context = flight.context;
@@ -184,14 +189,15 @@ Flight Trainer::make_flight(std::int64_t step, std::int64_t micro_batch) const {
   context.seed = std::uint64_t(config_.run().seed());
   context.step = step;
   context.micro_batch = micro_batch;
-  context.tokens = double(config_.train().global_batch() * config_.data().sequence());
+  context.tokens = double(batch.size * config_.data().sequence());
   context.is_training = true;
   return flight;
 }
 
 void Trainer::run_micro_batches(std::int64_t step, std::vector<Statistics>& statistics) {
   const std::int64_t dp = mesh_.size(axes::dp), replica = mesh_.coordinate(axes::dp);
-  const std::int64_t count = config_.train().global_batch() / config_.train().micro_batch() / dp;
+  const std::int64_t count =
+      batch_of(config_.train(), step).size / config_.train().micro_batch() / dp;
   const std::int64_t together = balance_->steps_together();
   for (std::int64_t first = 0; first < count; first += together) {
     const std::int64_t end = std::min(count, first + together);
@@ -235,7 +241,7 @@ Trainer::Taken Trainer::take_step(std::int64_t step) {
   report.z_loss = taken.statistics.z_loss;
   report.grad_norm = norm;
   report.lr = learning_rate(config_.optimizer(), step, config_.train().steps());
-  report.tokens = (step + 1) * config_.train().global_batch() * config_.data().sequence();
+  report.tokens = batch_of(config_.train(), step + 1).first * config_.data().sequence();
   const double sum = report.loss + report.balance_loss + report.z_loss + norm;
   report.is_skipped = !std::isfinite(sum);
   if (!report.is_skipped) {
@@ -263,11 +269,15 @@ int Trainer::run() {
     const auto step_begin = Clock::now();
     Taken taken = take_step(step);
     const double seconds = seconds_since(step_begin);
+    const StepBatch batch = batch_of(config_.train(), step);
+    if (step > 0 && batch.size != batch_of(config_.train(), step - 1).size) step_seconds_.clear();
     step_seconds_.push_back(seconds);
     if (step == 0) summary_.first_step_s = seconds_since_process_start();
     StepReport& report = taken.report;
-    report.tokens_per_s = double(report.tokens) / double(step + 1) / seconds;
-    report.seconds_left = seconds_since(begin) / double(step + 1) * double(steps - step - 1);
+    report.tokens_per_s = double(batch.size * config_.data().sequence()) / seconds;
+    const double done = double(batch.first + batch.size);
+    report.seconds_left =
+        seconds_since(begin) * (double(batch_of(config_.train(), steps).first) / done - 1);
     if (reporter_ != nullptr) reporter_->step(report);
     losses_.push_back(report.loss);
     summary_.tokens = report.tokens;
@@ -280,7 +290,7 @@ int Trainer::run() {
             report.loss, " and gradient norm ", report.grad_norm, " are not finite, for the ",
             skipped_in_a_row,
             "th time in a row (train.max_skipped); lower optimizer.lr, or look at ",
-            "the data of samples ", step * config_.train().global_batch(), " and on");
+            "the data of samples ", batch.first, " and on");
     signal = last.signal;
     const std::int64_t every = config_.train().evaluate_every();
     if (signal == 0 && every > 0 && (step + 1) % every == 0 && step + 1 < steps)
@@ -307,7 +317,7 @@ void Trainer::evaluate(std::int64_t step, bool is_last) {
 void Trainer::summarise(const StepStatistics& last, int signal) {
   const std::int64_t size = config_.train().micro_batch();
   const std::int64_t count =
-      config_.train().global_batch() / size / std::int64_t(mesh_.size(axes::dp));
+      batch_of(config_.train(), summary_.steps - 1).size / size / mesh_.size(axes::dp);
   const std::int64_t tokens = size * config_.data().sequence();
   summary_.peak_bytes_per_rank = std::int64_t(device_.memory().peak);
   // All ranks measure at once, as they trained.

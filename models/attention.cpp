@@ -22,11 +22,6 @@ Parameter make_kv(const Mesh& mesh, const std::string& name, const AttentionConf
       mesh, {name, {c.kv_heads * c.head_dim, c.hidden}, kv_weight(), Init::normal, c.init_std});
 }
 
-void make_kv_bias(std::optional<Parameter>& bias, const Mesh& mesh, const std::string& name,
-                  std::int64_t size) {
-  bias.emplace(name, Shape{size}, mesh.place(name, {size}, kv_weight()), kv_weight(), Init::zeros);
-}
-
 }  // namespace
 
 Attention::Attention(const std::string& prefix, int layer, const AttentionConfig& c,
@@ -51,11 +46,12 @@ Attention::Attention(const std::string& prefix, int layer, const AttentionConfig
       out_pack_(prefix + ".attention.out", {&out_}) {
   const std::string name = prefix + ".attention.";
   if (c.has_qkv_bias) {
-    make_bias(q_bias_, mesh, name + "q.bias", c.heads * c.head_dim, Cut::rows);
-    make_kv_bias(k_bias_, mesh, name + "k.bias", c.kv_heads * c.head_dim);
-    make_kv_bias(v_bias_, mesh, name + "v.bias", c.kv_heads * c.head_dim);
+    make_bias(q_bias_, mesh, name + "q.bias", c.heads * c.head_dim, dense_weight(Cut::rows));
+    make_bias(k_bias_, mesh, name + "k.bias", c.kv_heads * c.head_dim, kv_weight());
+    make_bias(v_bias_, mesh, name + "v.bias", c.kv_heads * c.head_dim, kv_weight());
   }
-  if (c.has_out_bias) make_bias(out_bias_, mesh, name + "out.bias", c.hidden, Cut::whole);
+  if (c.has_out_bias)
+    make_bias(out_bias_, mesh, name + "out.bias", c.hidden, dense_weight(Cut::whole));
   if (c.has_qk_norm) {
     q_norm_.emplace(name + "q.norm", NormConfig{c.head_dim, NormKind::rms_by_head, c.norm.eps},
                     mesh);

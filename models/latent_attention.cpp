@@ -46,11 +46,13 @@ LatentAttention::LatentAttention(const std::string& prefix, int layer,
       kv_pack_(prefix + ".attention.kv", {&k_nope_, &v_}),
       out_pack_(prefix + ".attention.out", {&out_}) {
   if (c.q_rank == 0) return;
-  q_down_.emplace(
-      prefix + ".attention.q.down", Shape{c.q_rank, c.hidden},
-      mesh.place(prefix + ".attention.q.down", {c.q_rank, c.hidden}, dense_weight(Cut::whole)),
-      dense_weight(Cut::whole), Init::normal, c.init_std);
-  q_down_pack_.emplace(prefix + ".attention.q.down", std::vector<Parameter*>{&*q_down_});
+  Parameter& down = make_parameter(q_down_, mesh,
+                                   {prefix + ".attention.q.down",
+                                    {c.q_rank, c.hidden},
+                                    dense_weight(Cut::whole),
+                                    Init::normal,
+                                    c.init_std});
+  q_down_pack_.emplace(prefix + ".attention.q.down", std::vector<Parameter*>{&down});
   q_norm_.emplace(prefix + ".attention.q.norm", NormConfig{c.q_rank, NormKind::rms, c.norm.eps},
                   mesh);
 }

@@ -26,11 +26,10 @@ SwiGlu::SwiGlu(const std::string& prefix, const MlpConfig& c, const Mesh& mesh)
       gate_up_(prefix + ".gate_up", {&gate_, &up_}),
       down_pack_(prefix + ".down", {&down_}) {
   if (!c.has_gate) return;
-  const std::string name = prefix + ".switch";
-  const Label whole = dense_weight(Cut::whole);
-  switch_.emplace(name, Shape{1, c.hidden}, mesh.place(name, {1, c.hidden}, whole), whole,
-                  Init::normal, c.init_std);
-  switch_pack_.emplace(name, std::vector<Parameter*>{&*switch_});
+  Parameter& w = make_parameter(
+      switch_, mesh,
+      {prefix + ".switch", {1, c.hidden}, dense_weight(Cut::whole), Init::normal, c.init_std});
+  switch_pack_.emplace(prefix + ".switch", std::vector<Parameter*>{&w});
 }
 
 Tensor SwiGlu::forward(const Tensor& h, Context& context) {
@@ -58,8 +57,8 @@ PlainMlp::PlainMlp(const std::string& prefix, const MlpConfig& c, const Mesh& me
       up_pack_(prefix + ".up", {&up_}),
       down_pack_(prefix + ".down", {&down_}) {
   if (!c.has_bias) return;
-  make_bias(up_bias_, mesh, prefix + ".up.bias", c.ffn, Cut::rows);
-  make_bias(down_bias_, mesh, prefix + ".down.bias", c.hidden, Cut::whole);
+  make_bias(up_bias_, mesh, prefix + ".up.bias", c.ffn, dense_weight(Cut::rows));
+  make_bias(down_bias_, mesh, prefix + ".down.bias", c.hidden, dense_weight(Cut::whole));
 }
 
 Tensor PlainMlp::forward(const Tensor& h, Context& context) {

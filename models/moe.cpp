@@ -25,7 +25,8 @@ Moe::Moe(const std::string& prefix, int layer, const MoeConfig& c, const Mesh& m
                                     {c.experts, c.hidden},
                                     dense_weight(Cut::whole),
                                     Init::normal,
-                                    c.init_std})),
+                                    c.init_std,
+                                    Role::router})),
       gate_(make_parameter(mesh, {prefix + ".moe.experts.gate",
                                   {c.experts, c.ffn, c.hidden},
                                   expert_weight(Cut::rows),
@@ -53,7 +54,7 @@ Moe::Moe(const std::string& prefix, int layer, const MoeConfig& c, const Mesh& m
                               .has_gate = c.has_shared_gate},
                     mesh);
   if (c.bias_rate > 0) {
-    make_bias(bias_, mesh, prefix + ".moe.router.bias", c.experts, Cut::whole);
+    make_bias(bias_, mesh, prefix + ".moe.router.bias", c.experts, dense_weight(Cut::whole));
     bias_->freeze();
   }
 }

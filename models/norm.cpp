@@ -9,7 +9,8 @@ Norm::Norm(const std::string& name, const NormConfig& c, const Mesh& mesh)
     : kind_(c.kind),
       eps_(c.eps),
       weight_(make_parameter(mesh, {name, {c.width}, dense_weight(Cut::whole), Init::ones})) {
-  if (c.kind == NormKind::layer) make_bias(bias_, mesh, name + ".bias", c.width, Cut::whole);
+  if (c.kind == NormKind::layer)
+    make_bias(bias_, mesh, name + ".bias", c.width, dense_weight(Cut::whole));
 }
 
 Tensor Norm::forward(const Tensor& x) {

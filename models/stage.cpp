@@ -39,7 +39,8 @@ void Stage::backward(Flight& flight, bool is_last) {
   for (std::size_t l = layers_->size(); l-- > 0;) {
     Flight::Step& step = flight.steps[l];
     enter(flight.context, "backward of " + (*layers_)[l]->name());
-    if (dy) {
+    const bool is_frozen = step.y && step.y.slot().index < 0;  // nothing before y is trained
+    if (dy && !is_frozen) {
       const Tensor ys[] = {step.y}, dys[] = {dy};
       step.tape.backward(ys, dys);
     } else {

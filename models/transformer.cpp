@@ -68,12 +68,16 @@ class Embedding : public Layer {
                                  {c.vocabulary(), c.hidden()},
                                  dense_weight(Cut::rows),
                                  Init::normal,
-                                 c.init_std()})) {
-    if (c.position() != config::Model::learned) return;
-    const Shape whole{c.max_positions() + offset_, c.hidden()};
-    const Label label = dense_weight(Cut::whole);
-    positions_.emplace("positions", whole, mesh.place("positions", whole, label), label,
-                       Init::normal, c.init_std());
+                                 c.init_std(),
+                                 Role::embedding})) {
+    if (c.position() == config::Model::learned)
+      make_parameter(positions_, mesh,
+                     {"positions",
+                      {c.max_positions() + offset_, c.hidden()},
+                      dense_weight(Cut::whole),
+                      Init::normal,
+                      c.init_std(),
+                      Role::embedding});
   }
   std::string name() const override { return "embedding"; }
   Tensor forward(const Tensor&, Context& context) override {
@@ -201,13 +205,14 @@ class Head : public Layer {
   // `tied`: the embedding's weights, or null where the head has its own.
   Head(const config::Model& c, std::int64_t chunk, Parameter* tied, const Mesh& mesh)
       : chunk_(chunk), norm_("head.norm", norm_of(c), mesh), w_(tied) {
-    if (tied == nullptr) {
-      const Shape whole{c.vocabulary(), c.hidden()};
-      const Label label = dense_weight(Cut::rows);
-      own_.emplace("head", whole, mesh.place("head", whole, label), label, Init::normal,
-                   c.init_std());
-      w_ = &*own_;
-    }
+    if (tied == nullptr)
+      w_ = &make_parameter(own_, mesh,
+                           {"head",
+                            {c.vocabulary(), c.hidden()},
+                            dense_weight(Cut::rows),
+                            Init::normal,
+                            c.init_std(),
+                            Role::head});
     pack_.emplace("head", std::vector<Parameter*>{w_});
   }
   std::string name() const override { return "head"; }

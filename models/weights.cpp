@@ -8,13 +8,17 @@ namespace pf {
 
 Parameter make_parameter(const Mesh& mesh, const WeightSpec& spec) {
   return Parameter(spec.name, spec.whole, mesh.place(spec.name, spec.whole, spec.label), spec.label,
-                   spec.init, spec.std);
+                   spec.init, spec.std, spec.role);
+}
+
+Parameter& make_parameter(std::optional<Parameter>& w, const Mesh& mesh, const WeightSpec& spec) {
+  return w.emplace(spec.name, spec.whole, mesh.place(spec.name, spec.whole, spec.label), spec.label,
+                   spec.init, spec.std, spec.role);
 }
 
 void make_bias(std::optional<Parameter>& bias, const Mesh& mesh, const std::string& name,
-               std::int64_t size, Cut cut) {
-  const Label label = dense_weight(cut);
-  bias.emplace(name, Shape{size}, mesh.place(name, {size}, label), label, Init::zeros);
+               std::int64_t size, const Label& label) {
+  make_parameter(bias, mesh, {name, {size}, label, Init::zeros});
 }
 
 Tensor biased(const Tensor& x, std::optional<Parameter>& bias) {

@@ -30,12 +30,15 @@ struct WeightSpec {
   Label label;
   Init init = Init::normal;
   double std = 0;
+  std::optional<Role> role = {};
 };
 Parameter make_parameter(const Mesh& mesh, const WeightSpec& spec);
+// One that not every model has.
+Parameter& make_parameter(std::optional<Parameter>& w, const Mesh& mesh, const WeightSpec& spec);
 
-// Biases, all zeros at first. `biased` adds one where there is one.
+// A bias is all zeros at first. `biased` adds one where there is one.
 void make_bias(std::optional<Parameter>& bias, const Mesh& mesh, const std::string& name,
-               std::int64_t size, Cut cut);
+               std::int64_t size, const Label& label);
 Tensor biased(const Tensor& x, std::optional<Parameter>& bias);
 
 // Sequence parallelism (Korthikanti et al. 2022): between blocks tokens are cut over tp; a block

@@ -84,6 +84,7 @@ struct Recipe {
   bool recomputes = false;
   bool defers = false;  // weight gradients until the micro-batch's backward is over
   std::uint64_t seed = 1;
+  std::vector<std::string> frozen = {};  // parameters
 };
 
 using Numbers = std::vector<double>;
@@ -162,6 +163,7 @@ inline SmallModel::SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64
       transformer_(recipe.model, {length, recipe.head_chunk, recipe.type}, mesh),
       balance_(mesh, recipe.group) {
   transformer_.initialise(recipe.seed);
+  for (const std::string& name : recipe.frozen) parameter(name).freeze();
   gradients_.emplace(mesh, trained_parameters(transformer_));
   stage_.emplace(transformer_.layers(), *gradients_, recipe.recomputes);
 }
@@ -244,8 +246,9 @@ inline Outcome SmallModel::step(const Samples& samples, std::int64_t step) {
   out.z_loss = sums.z_loss;
   out.expert_counts = sums.expert_counts;
   transformer_.visit({.parameter = [&](Parameter& w) {
+    if (!w.is_trainable()) return;
     require(w.shape() == w.whole(), w.name(), " is cut: ", w.shape(), " of ", w.whole());
-    if (w.is_trainable()) out.gradients[w.name()] = elements(w.gradient());
+    out.gradients[w.name()] = elements(w.gradient());
   }});
   return out;
 }

@@ -198,5 +198,18 @@ TEST_F(Training, WritesNothingIntoItsFilesWhenStandardOutputIsClosed) {
   EXPECT_FALSE(contains(metrics, "grad norm")) << metrics;
 }
 
+TEST(Freeze, TheProgramTrainsTheRest) {
+  TemporaryFolder here;
+  write_small_run(here);
+  const Outcome run = in_shell(here,
+                               "$p train run.yaml train.steps=3 "
+                               "'train.freeze=embedding, layers.0.*, layers.1.mlp.gate'");
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_TRUE(contains(here.read("runs/run/config.yaml"), "freeze: embedding, layers.0.*"));
+  const Outcome wrong = in_shell(here, "$p train run.yaml 'train.freeze=layers.7.*'");
+  EXPECT_EQ(wrong.code, 1);
+  EXPECT_TRUE(contains(wrong.err, "train.freeze: found 'layers.7.*'")) << wrong.err;
+}
+
 }  // namespace
 }  // namespace pf

@@ -169,5 +169,23 @@ TEST(DataParallel, ExpertCountsAddUpToTheValidTokensChoices) {
   }
 }
 
+// Nothing is trained before the first layer, half of a pack, a router; also with recompute.
+TEST(DataParallel, TheGradientsOfTheOthersAreTheSameWithFrozenParameters) {
+  const Samples samples = uneven_samples(count, length, 11);
+  for (const bool recomputes : {false, true}) {
+    Recipe recipe = with_balance(Kind::mixed, 4);
+    recipe.recomputes = recomputes;
+    const Outcome want = step(recipe, 1, samples)[0];
+    recipe.frozen = {"embedding", "layers.0.attention.k", "layers.1.moe.experts.up",
+                     "layers.1.moe.router"};
+    for (const int ranks : {1, 2}) {
+      const Outcome got = step(recipe, ranks, samples)[0];
+      EXPECT_EQ(got.gradients.size(), want.gradients.size() - recipe.frozen.size());
+      for (const auto& [name, gradient] : got.gradients)
+        EXPECT_LT(distance(want.gradients.at(name), gradient, 1), rounding) << name;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace pf

@@ -214,5 +214,43 @@ TEST(AdamW, FrozenParametersStay) {
             products(fresh, DType::bf16, weights.device));
 }
 
+TEST(AdamW, RolesDecayAsTheConfigurationSays) {
+  const std::pair<Role, void (config::DecayedRoles::*)(bool)> roles[] = {
+      {Role::matrix, &config::DecayedRoles::set_matrix},
+      {Role::embedding, &config::DecayedRoles::set_embedding},
+      {Role::head, &config::DecayedRoles::set_head},
+      {Role::router, &config::DecayedRoles::set_router},
+      {Role::norm, &config::DecayedRoles::set_norm},
+      {Role::bias, &config::DecayedRoles::set_bias}};
+  for (const auto& [role, set] : roles) {
+    const Parameter w("w", {3, 4}, Block{{}, {3, 4}}, Label{}, Init::normal, 1, role);
+    config::Optimizer config = usual();
+    EXPECT_EQ(decay_of(w, config), role == Role::norm || role == Role::bias ? 0 : 0.3);
+    for (const bool decays : {false, true}) {
+      (config.mutable_decays()->*set)(decays);
+      EXPECT_EQ(decay_of(w, config), decays ? 0.3 : 0);
+    }
+  }
+}
+
+TEST(AdamW, PartsOfAPackMayDecayDifferently) {
+  Device device(make_cpu_backend(1));
+  Parameter w("w", {3, 4}, Block{{}, {3, 4}}, Label{}, Init::normal, 1);
+  Parameter router("router", {2, 4}, Block{{}, {2, 4}}, Label{}, Init::normal, 1, Role::router);
+  Pack pack("pack", {&w, &router});
+  for (Parameter* p : {&w, &router}) p->initialise(device, DType::f64, 1, 1);
+  config::Optimizer config = usual();
+  config.mutable_decays()->set_router(false);
+  AdamW optimizer(config, [&](const Visitor& visitor) {
+    for (Parameter* p : {&w, &router}) visitor.parameter(*p);
+    visitor.pack(pack);
+  });
+  const Numbers matrix = elements(w.value()), routes = elements(router.value());
+  optimizer.step(0.5, 1);  // gradients are zeros
+  for (std::size_t i = 0; i < matrix.size(); ++i)
+    EXPECT_NEAR(elements(w.value())[i], matrix[i] * (1 - 0.5 * 0.3), 1e-15);
+  EXPECT_EQ(elements(router.value()), routes);
+}
+
 }  // namespace
 }  // namespace pf

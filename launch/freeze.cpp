@@ -1,0 +1,58 @@
+#include "launch/freeze.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "core/error.h"
+#include "launch/config_keys.h"
+
+namespace pf {
+namespace {
+
+std::vector<std::string> split(const std::string& patterns) {
+  std::vector<std::string> out(1);
+  for (const char c : patterns) {
+    if (c == ',')
+      out.emplace_back();
+    else if (c != ' ')
+      out.back() += c;
+  }
+  return out;
+}
+
+}  // namespace
+
+bool fits(std::string_view pattern, std::string_view text) {
+  const std::size_t star = pattern.find('*');
+  if (star == std::string_view::npos) return pattern == text;
+  if (!text.starts_with(pattern.substr(0, star))) return false;
+  const std::string_view rest = pattern.substr(star + 1);
+  for (std::size_t begin = star; begin <= text.size(); ++begin)
+    if (fits(rest, text.substr(begin))) return true;
+  return false;
+}
+
+void freeze(const std::string& patterns, const std::string& key,
+            const std::function<void(const Visitor&)>& visit) {
+  if (patterns.empty()) return;
+  std::vector<Parameter*> parameters;
+  visit({.parameter = [&](Parameter& w) { parameters.push_back(&w); }});
+  for (const std::string& pattern : split(patterns)) {
+    bool is_used = false;
+    for (Parameter* w : parameters) {
+      if (!fits(pattern, w->name())) continue;
+      w->freeze();
+      is_used = true;
+    }
+    if (is_used) continue;
+    const Parameter* nearest = *std::ranges::min_element(
+        parameters, {}, [&](const Parameter* w) { return edit_distance(pattern, w->name()); });
+    require(false, key, ": found '", pattern,
+            "', which no parameter's name fits; nearest: ", nearest->name());
+  }
+  require(std::ranges::any_of(parameters, [](const Parameter* w) { return w->is_trainable(); }),
+          key, ": found '", patterns, "', which freezes all ", parameters.size(),
+          " parameters; wanted some to train");
+}
+
+}  // namespace pf

@@ -1,0 +1,20 @@
+// Parameters that training leaves as they are.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "models/layer.h"
+
+namespace pf {
+
+// Whether all of `text` fits `pattern`, in which * stands for any text, the empty one too.
+bool fits(std::string_view pattern, std::string_view text);
+
+// Freezes each parameter whose name fits one of `patterns`, which have commas between them. Throws
+// Error, calling the patterns `key`, for one that no name fits, and if nothing is left to train.
+void freeze(const std::string& patterns, const std::string& key,
+            const std::function<void(const Visitor&)>& visit);
+
+}  // namespace pf
