@@ -10,10 +10,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <optional>
+#include <set>
 #include <string>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "core/backend.h"
@@ -22,6 +25,7 @@
 #include "launch/config.h"
 #include "launch/config_docs.h"
 #include "launch/config_keys.h"
+#include "launch/plot.h"
 #include "launch/train.h"
 #include "launch/version.h"
 #include "models/presets.h"
@@ -43,6 +47,9 @@ constexpr const char* help =
       Prints what each key means, its type, default and range (Markdown).
   pentafold presets
       Lists the published architectures that model.preset knows, with their sizes.
+  pentafold plot RUN ... [--output FILE.svg|FILE.png] [--smooth] [--log]
+      Draws loss, held-out bits per byte, throughput and expert load of one or several runs
+      (default: RUN/plot.svg, of several ./plot.svg); --log: of the loss.
   pentafold --help, --version
 
 With --mpi N, launch/pentafold trains with N processes under mpirun; under mpirun and
@@ -84,6 +91,19 @@ struct Command {
   }
 };
 
+struct Plot {
+  std::vector<std::string> runs;
+  std::string output;
+  pf::PlotOptions options;
+
+  void add_to(CLI::App& app) {
+    app.add_option("RUN", runs);
+    app.add_option("--output", output);
+    app.add_flag("--smooth", options.is_smooth);
+    app.add_flag("--log", options.is_log);
+  }
+};
+
 void add_arguments(CLI::App& app, Command& command) {
   app.add_option("FILE", command.file);
   app.add_option("KEY=VALUE", command.overrides);
@@ -97,6 +117,34 @@ void print(const std::string& text) {
   const int reason = errno;
   pf::require(is_written || reason == EPIPE,
               "can't write to standard output: ", std::generic_category().message(reason));
+}
+
+// Runs of one name are told apart by their paths.
+int plot(Plot plot, int& failure) {
+  pf::require(!plot.runs.empty(),
+              "name the RUN to plot, like runs/quickstart (see pentafold --help)");
+  if (plot.output.empty()) {
+    const bool is_in_run = plot.runs.size() == 1 && std::filesystem::is_directory(plot.runs[0]);
+    plot.output =
+        is_in_run ? (std::filesystem::path(plot.runs[0]) / "plot.svg").string() : "plot.svg";
+  }
+  pf::check_picture_name(plot.output);
+  std::vector<pf::RunMetrics> runs;
+  std::set<std::string> names;
+  for (const std::string& path : plot.runs) {
+    runs.push_back(pf::read_metrics(path));
+    names.insert(runs.back().name);
+  }
+  std::string title;
+  for (std::size_t i = 0; i < runs.size(); ++i) {
+    if (names.size() < runs.size()) runs[i].name = plot.runs[i];
+    if (runs.size() <= 4) title += (i == 0 ? "" : ", ") + runs[i].name;
+  }
+  if (title.empty()) title = std::to_string(runs.size()) + " runs";
+  failure = failed;
+  pf::write_picture(plot.output, pf::svg_of(title, pf::panels_of(runs, plot.options)));
+  print(plot.output + '\n');
+  return done;
 }
 
 std::string version_text() {
@@ -159,6 +207,9 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   add_arguments(*train, command);
   add_arguments(*config, command);
   config->add_flag("--docs", command.wants_docs);
+  Plot pictures;
+  CLI::App* plots = app.add_subcommand("plot");
+  pictures.add_to(*plots);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -183,6 +234,7 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
     print(presets_text());
     return done;
   }
+  if (plots->parsed()) return plot(std::move(pictures), failure);
   pf::require(!command.file.empty(), "name the FILE to ", train->parsed() ? "train" : "show",
               ", like configs/quickstart.yaml (see pentafold --help)");
   if (train->parsed() && pf::is_mpi_rank()) mpi.emplace();

@@ -130,15 +130,15 @@ std::string steps_in_words(std::int64_t steps) {
   return fmt::format("{} step{}", steps, steps == 1 ? "" : "s");
 }
 
-std::string rows_of_parts(const std::vector<Summary::Part>& parts) {
+std::string rows_of_parts(const std::vector<PartTime>& parts) {
   double sum = 0;
   std::size_t longest = 12;
-  for (const Summary::Part& part : parts) {
+  for (const PartTime& part : parts) {
     sum += part.seconds;
     longest = std::max(longest, part.name.size());
   }
   std::string rows;
-  for (const Summary::Part& part : parts) {
+  for (const PartTime& part : parts) {
     const double percent = sum > 0 ? 100 * part.seconds / sum : 0;
     rows += fmt::format("\n    {:<{}}{:>8}{:>7.1f}%", part.name, longest,
                         duration_in_words(part.seconds), percent);
@@ -150,16 +150,10 @@ std::string rows_of_parts(const std::vector<Summary::Part>& parts) {
 
 Reporter::Reporter(const std::string& folder, std::int64_t steps, std::FILE* out)
     : out_(out),
-      metrics_(nullptr, [](std::FILE* file) { return std::fclose(file); }),
-      path_(folder + "/metrics.jsonl"),
       steps_(std::max<std::int64_t>(steps, 1)),
       is_terminal_(understands_escapes(out)),
-      has_colour_(is_terminal_ && !is_set("NO_COLOR")) {
-  metrics_.reset(std::fopen(path_.c_str(), "ae"));
-  const int reason = errno;
-  require(metrics_ != nullptr, path_,
-          ": can't be opened: ", std::generic_category().message(reason));
-}
+      has_colour_(is_terminal_ && !is_set("NO_COLOR")),
+      log_(folder, steps, [this](const std::string& text) { complain(text); }) {}
 
 Reporter::~Reporter() {
   if (bar_is_drawn_) std::fwrite(erase_line.data(), 1, erase_line.size(), out_);
@@ -171,14 +165,7 @@ void Reporter::line(const std::string& text) {
 }
 
 void Reporter::step(const StepReport& report) {
-  write_json(fmt::format(
-      R"({{"step":{},"loss":{},"balance_loss":{},"z_loss":{},"grad_norm":{},"lr":{},"tokens":{},)"
-      R"("tokens_per_s":{},"expert_load":{},"skipped":{}}})",
-      report.step, json_number(report.loss), json_number(report.balance_loss),
-      json_number(report.z_loss), json_number(report.grad_norm), json_number(report.lr),
-      report.tokens, json_number(report.tokens_per_s), json_number(report.expert_load),
-      report.is_skipped));
-
+  log_.step(report);
   std::string head, values;
   for (const Cell& cell : cells_of(report, steps_)) {
     head += fmt::format("{:>{}}", cell.head, cell.width);
@@ -194,17 +181,14 @@ void Reporter::step(const StepReport& report) {
 }
 
 void Reporter::evaluation(std::int64_t step, const std::vector<DomainBits>& heldout) {
-  std::string object, shown;
+  log_.evaluation(step, heldout);
+  std::string shown;
   double sum = 0;
   for (const DomainBits& domain : heldout) {
-    const std::string_view comma = object.empty() ? "" : ",";
-    object +=
-        fmt::format("{}{}:{}", comma, json_string(domain.name), json_number(domain.bits_per_byte));
     shown +=
-        fmt::format("{}{} {:.4f}", comma.empty() ? "" : ", ", domain.name, domain.bits_per_byte);
+        fmt::format("{}{} {:.4f}", shown.empty() ? "" : ", ", domain.name, domain.bits_per_byte);
     sum += domain.bits_per_byte;
   }
-  write_json(fmt::format(R"({{"step":{},"heldout":{{{}}}}})", step, object));
   if (heldout.empty()) return;
   const std::string mean = fmt::format("{:.4f}", sum / static_cast<double>(heldout.size()));
   print(fmt::format("held-out after step {}: {} bits per byte ({})", step,
@@ -223,9 +207,8 @@ void Reporter::expert_load(const std::vector<LayerLoad>& layers) {
       continue;
     }
     const double mean = sum / static_cast<double>(layer.share.size());
-    const double largest = *std::max_element(layer.share.begin(), layer.share.end());
-    const auto dead = std::count(layer.share.begin(), layer.share.end(), 0.0);
-    text += fmt::format("{}  max/mean {:.2f}", blocks(layer.share, mean), largest / mean);
+    const std::int64_t dead = dead_experts(layer);
+    text += fmt::format("{}  max/mean {:.2f}", blocks(layer.share, mean), max_over_mean(layer));
     if (dead > 0) text += painted(fmt::format("  {} dead", dead), Style::yellow);
   }
   print(text);
@@ -308,13 +291,14 @@ void Reporter::print(const std::string& text) {
   std::fflush(out_);
 }
 
-void Reporter::write_json(const std::string& object) {
-  const std::string bytes = object + '\n';
-  const bool is_written =
-      std::fwrite(bytes.data(), 1, bytes.size(), metrics_.get()) == bytes.size() &&
-      std::fflush(metrics_.get()) == 0;
-  const int reason = errno;
-  require(is_written, path_, ": can't be written: ", std::generic_category().message(reason));
+// Below what is there on a terminal, and the bar below that.
+void Reporter::complain(const std::string& text) {
+  if (bar_is_drawn_) {
+    std::fwrite(erase_line.data(), 1, erase_line.size(), out_);
+    std::fflush(out_);
+    bar_is_drawn_ = false;
+  }
+  std::fputs(("pentafold: " + text + '\n').c_str(), stderr);
 }
 
 }  // namespace pf

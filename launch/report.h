@@ -1,36 +1,14 @@
-// What a run shows and writes down: one terminal line a step, metrics.jsonl, a summary.
+// What a run shows and writes down: one terminal line a step, a log, a summary.
 #pragma once
 
 #include <cstdint>
 #include <cstdio>
-#include <memory>
 #include <string>
 #include <vector>
 
+#include "launch/metrics_log.h"
+
 namespace pf {
-
-struct StepReport {
-  std::int64_t step = 0;  // from 1, as people count
-  double loss = 0;        // mean cross entropy in nats over the global batch's target tokens
-  double balance_loss = 0, z_loss = 0;
-  double grad_norm = 0;  // before clipping
-  double lr = 0;
-  std::int64_t tokens = 0;  // so far
-  double tokens_per_s = 0;
-  double expert_load = 0;  // largest over mean load of an expert, worst layer; 0: a dense model
-  double seconds_left = 0;
-  bool is_skipped = false;  // loss or gradients were not finite: weights are as before
-};
-
-struct DomainBits {
-  std::string name;
-  double bits_per_byte = 0;
-};
-
-struct LayerLoad {
-  std::string layer;
-  std::vector<double> share;  // of the choices, by expert; sums to 1
-};
 
 struct TextSample {
   std::string domain, prompt, text;  // bytes
@@ -40,13 +18,10 @@ struct Summary {
   std::int64_t steps = 0, skipped = 0, tokens = 0;
   double seconds = 0, tokens_per_s = 0;  // tokens_per_s: median of the steps
   double first_step_s = 0;               // from process start
-  struct Part {
-    std::string name;
-    double seconds = 0;
-  };
-  std::vector<Part> parts;  // where the time of the steps went, rank 0; shown as shares of the sum
-  double gemm_share = 0;    // of the rate at which this machine does the model's products alone
-  double flops_per_s = 0;   // model FLOPs, convention of models/transformer.h
+  std::vector<PartTime>
+      parts;               // where the time of the steps went, rank 0; shown as shares of the sum
+  double gemm_share = 0;   // of the rate at which this machine does the model's products alone
+  double flops_per_s = 0;  // model FLOPs, convention of models/transformer.h
   std::int64_t peak_bytes_per_rank = 0, peak_resident_bytes = 0;
   double loss_first = 0, loss_last = 0;  // the last: mean of the last 20 steps
   std::string ended_by;                  // empty, or "SIGINT" and the like
@@ -58,8 +33,7 @@ struct Summary {
 // the process ignores SIGPIPE.
 class Reporter {
  public:
-  // Appends to FOLDER/metrics.jsonl; this and what writes to it throw Error naming the file when it
-  // cannot be written.
+  // Keeps a MetricsLog in `folder`; what that can't write is said on standard error.
   Reporter(const std::string& folder, std::int64_t steps, std::FILE* out = stdout);
   ~Reporter();  // leaves no bar behind
   Reporter(const Reporter&) = delete;
@@ -79,15 +53,14 @@ class Reporter {
   std::string painted(const std::string& text, Style style) const;
   std::string bar() const;
   void print(const std::string& text);
-  void write_json(const std::string& object);
+  void complain(const std::string& text);
 
   std::FILE* out_;
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> metrics_;
-  std::string path_;
   std::int64_t steps_, lines_ = 0;
   bool is_terminal_, has_colour_, bar_is_drawn_ = false;
   std::int64_t bar_step_ = 0;  // 0: no bar
   double bar_seconds_left_ = 0;
+  MetricsLog log_;
 };
 
 }  // namespace pf

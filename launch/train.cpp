@@ -58,19 +58,40 @@ class Times {
     begin_ = now;
   }
   void stop() { enter(nullptr); }
-  const std::vector<Summary::Part>& parts() const { return parts_; }
+  const std::vector<PartTime>& parts() const { return parts_; }
 
  private:
-  Summary::Part& part(const std::string& name) {
-    for (Summary::Part& p : parts_)
+  PartTime& part(const std::string& name) {
+    for (PartTime& p : parts_)
       if (p.name == name) return p;
-    return parts_.emplace_back(Summary::Part{name, 0});
+    return parts_.emplace_back(PartTime{name, 0});
   }
 
   const char* running_ = nullptr;
   Clock::time_point begin_;
-  std::vector<Summary::Part> parts_;
+  std::vector<PartTime> parts_;
 };
+
+// What came on top of `before`.
+std::vector<PartTime> since(const std::vector<PartTime>& before, std::vector<PartTime> now) {
+  for (std::size_t i = 0; i < before.size(); ++i) now[i].seconds -= before[i].seconds;
+  std::erase_if(now, [](const PartTime& part) { return part.seconds == 0; });
+  return now;
+}
+
+// By MoE layer: choices that went to each expert.
+std::vector<LayerLoad> loads_of(const config::Model& model,
+                                const std::vector<std::vector<double>>& counts) {
+  std::vector<LayerLoad> loads;
+  for (const auto& of_layer : counts) {
+    const std::int64_t number = model.moe().every() * (std::int64_t(loads.size()) + 1) - 1;
+    LayerLoad load{"layers." + std::to_string(number), of_layer};
+    const double total = std::accumulate(of_layer.begin(), of_layer.end(), 0.0);
+    for (double& share : load.share) share = total == 0 ? 0 : share / total;
+    loads.push_back(std::move(load));
+  }
+  return loads;
+}
 
 std::string describe(const config::Config& config, const Mesh& mesh, const std::string& device);
 
@@ -221,6 +242,7 @@ void Trainer::run_micro_batches(std::int64_t step, std::vector<Statistics>& stat
 }
 
 Trainer::Taken Trainer::take_step(std::int64_t step) {
+  const std::vector<PartTime> earlier = times_.parts();
   gradients_->clear();
   balance_->clear();
   std::vector<Statistics> statistics;
@@ -250,12 +272,16 @@ Trainer::Taken Trainer::take_step(std::int64_t step) {
     optimizer_->step(report.lr, clip > 0 && norm > clip ? clip / norm : 1);
     model_.update_biases(taken.statistics.expert_counts);
   }
-  for (const auto& counts : taken.statistics.expert_counts) {
-    const double total = std::accumulate(counts.begin(), counts.end(), 0.0);
-    report.expert_load = std::max(
-        report.expert_load, *std::ranges::max_element(counts) * double(counts.size()) / total);
-  }
+  report.experts = loads_of(config_.model(), taken.statistics.expert_counts);
+  for (const LayerLoad& load : report.experts)
+    report.expert_load = std::max(report.expert_load, max_over_mean(load));
+  const std::vector<std::int64_t> bytes = largest_over_mesh(
+      mesh_, {std::int64_t(device_.memory().live), std::int64_t(device_.memory().peak)});
+  report.live_bytes = bytes[0];
+  report.peak_bytes = bytes[1];
+  report.resident_bytes = resident_bytes();
   times_.stop();
+  report.parts = since(earlier, times_.parts());
   return taken;
 }
 
@@ -336,13 +362,7 @@ void Trainer::summarise(const StepStatistics& last, int signal) {
   summary_.loss_first = losses_.front();
   summary_.loss_last = std::accumulate(losses_.end() - tail, losses_.end(), 0.0) / double(tail);
   summary_.ended_by = signal == 0 ? "" : signal_name(signal);
-  std::vector<LayerLoad> loads;
-  for (const auto& counts : last.expert_counts) {
-    const double total = std::accumulate(counts.begin(), counts.end(), 0.0);
-    LayerLoad load{"layer " + std::to_string(loads.size()), counts};
-    for (double& share : load.share) share /= total;
-    loads.push_back(std::move(load));
-  }
+  const std::vector<LayerLoad> loads = loads_of(config_.model(), last.expert_counts);
   if (!loads.empty()) reporter_->expert_load(loads);
   reporter_->summary(summary_);
 }

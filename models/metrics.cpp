@@ -1,5 +1,7 @@
 #include "models/metrics.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/ops/elementwise.h"
 #include "parallel/table.h"
@@ -76,6 +78,14 @@ StepStatistics over_mesh(const Mesh& mesh, std::span<const Statistics* const> mi
   const Tensor stop = Tensor::scalar(signal, accumulation(type), mesh.device(), mine);
   out.signal = int(all_max(stop, mesh, everywhere).item());
   return out;
+}
+
+std::vector<std::int64_t> largest_over_mesh(const Mesh& mesh,
+                                            const std::vector<std::int64_t>& values) {
+  const Label mine = constant(dense(Spread::rows, Spread::rows, Spread::rows, Spread::layers));
+  const Tensor x = Tensor::empty({std::int64_t(values.size())}, DType::i64, mesh.device(), mine);
+  std::ranges::copy(values, x.data<std::int64_t>());
+  return all_max(x, mesh, everywhere).to_vector<std::int64_t>();
 }
 
 std::vector<std::vector<double>> last_logits(const Tensor& logits, std::int64_t sequences) {

@@ -2,6 +2,7 @@
 // not.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "models/layer.h"
@@ -19,6 +20,10 @@ struct StepStatistics {
 };
 StepStatistics over_mesh(const Mesh& mesh, std::span<const Statistics* const> micro_batches,
                          int signal, DType type);
+
+// The largest of each over all ranks.
+std::vector<std::int64_t> largest_over_mesh(const Mesh& mesh,
+                                            const std::vector<std::int64_t>& values);
 
 // The logits [vocabulary] of the last token of each sequence, as the head's [tokens, vocabulary]
 // has it.

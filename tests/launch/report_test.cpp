@@ -153,12 +153,44 @@ TEST(Metrics, AreAppended) {
   EXPECT_EQ(lines_of(folder.read("metrics.jsonl")).size(), 2u);
 }
 
-TEST(Metrics, AFullDiskIsAnErrorThatNamesTheFile) {
+TEST(Metrics, AFullDiskIsSaidOnceAndStopsNothing) {
   const TemporaryFolder folder;
   const std::string path = folder.path("metrics.jsonl");
   fs::create_symlink("/dev/full", path);
-  EXPECT_EQ(error_of_reporting(folder.path()),
-            path + ": can't be written: No space left on device");
+  testing::internal::CaptureStderr();
+  const File out = opened(std::fopen(folder.path("shown").c_str(), "w"));
+  Reporter reporter(folder.path(), 3, out.get());
+  for (int i = 1; i <= 3; ++i) reporter.step(a_step(i));
+  EXPECT_EQ(testing::internal::GetCapturedStderr(),
+            "pentafold: " + path +
+                ": can't be written: No space left on device; training goes on, and what is not "
+                "written is missing there\n");
+  EXPECT_EQ(lines_of(folder.read("shown")).size(), 4u);
+}
+
+TEST(Metrics, TellEachLayersExpertsAndWhereTimeAndMemoryWent) {
+  const Written run = written(400, [](Reporter& reporter) {
+    StepReport report = a_step(1);
+    report.experts = {{"layers.1", {0.5, 0, 0.25, 0.25}}, {"layers.3", {0.25, 0.25, 0.25, 0.25}}};
+    report.parts = {{"forward", 0.5}, {"backward", 1.25}};
+    report.live_bytes = 1000;
+    report.peak_bytes = std::int64_t{1} << 40;
+    report.resident_bytes = 3000;
+    for (; report.step <= 3; ++report.step) reporter.step(report);
+  });
+  const std::vector<std::string> lines = lines_of(run.metrics);
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_TRUE(contains(lines[0],
+                       R"("experts":[{"layer":"layers.1","max_mean":2,"dead":1,)"
+                       R"("share":[0.5,0,0.25,0.25]},{"layer":"layers.3","max_mean":1,"dead":0,)"
+                       R"("share":[0.25,0.25,0.25,0.25]}],)"
+                       R"("seconds":{"forward":0.500000,"backward":1.250000},)"
+                       R"("memory":{"live":1000,"peak":1099511627776,"resident":3000},)"))
+      << lines[0];
+  // 200 times in a run, and the first.
+  EXPECT_TRUE(contains(lines[1], "share")) << lines[1];
+  EXPECT_FALSE(contains(lines[2], "share")) << lines[2];
+  EXPECT_TRUE(contains(lines[2], R"({"layer":"layers.1","max_mean":2,"dead":1})")) << lines[2];
 }
 
 TEST(Metrics, AFolderThatIsMissingIsAnErrorThatNamesTheFile) {

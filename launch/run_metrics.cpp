@@ -1,0 +1,96 @@
+#include "launch/run_metrics.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "core/error.h"
+
+namespace pf {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;  // domains in the order of the file
+
+std::string read_text(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  require(file.is_open(), path, ": can't be opened");
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  require(!file.bad(), path, ": can't be read");
+  return text;
+}
+
+// One line of the file, for errors.
+struct Place {
+  const std::string& file;
+  std::size_t line;
+
+  void wants(bool condition, const std::string& key, const char* wanted, const Json& found) const {
+    constexpr auto replace = Json::error_handler_t::replace;
+    require(condition, file, ':', line, ": ", key, ": found ",
+            found.dump(-1, ' ', false, replace).substr(0, 60), ", wanted ", wanted);
+  }
+
+  // null stands for what was not finite.
+  double number(const Json& object, const std::string& key) const {
+    const Json value = object.value(key, Json());
+    wants(value.is_number() || (value.is_null() && object.contains(key)), key, "a number or null",
+          value);
+    return value.is_number() ? value.get<double>() : std::numeric_limits<double>::quiet_NaN();
+  }
+};
+
+Curve& curve(std::vector<Curve>& curves, const std::string& name) {
+  const auto found =
+      std::find_if(curves.begin(), curves.end(), [&](const Curve& c) { return c.name == name; });
+  return found != curves.end() ? *found : curves.emplace_back(Curve{name, {}, {}});
+}
+
+void add(RunMetrics& run, const Json& entry, const Place& place) {
+  const double step = place.number(entry, "step");
+  if (entry.contains("heldout")) {
+    const Json& domains = entry["heldout"];
+    place.wants(domains.is_object(), "heldout", "a map of domains", domains);
+    for (const auto& [domain, bits] : domains.items())
+      curve(run.heldout, domain).add(step, place.number(domains, domain));
+    return;
+  }
+  run.loss.add(step, place.number(entry, "loss"));
+  run.tokens_per_s.add(step, place.number(entry, "tokens_per_s"));
+  const Json layers = entry.value("experts", Json::array());
+  place.wants(layers.is_array(), "experts", "a list of layers", layers);
+  for (const Json& layer : layers) {
+    place.wants(layer.is_object() && layer.value("layer", Json()).is_string(), "experts",
+                "a layer's name and load", layer);
+    curve(run.max_mean, layer["layer"]).add(step, place.number(layer, "max_mean"));
+  }
+}
+
+}  // namespace
+
+RunMetrics read_metrics(const std::string& run) {
+  require(fs::exists(run), run,
+          ": there is no such run; wanted the folder of one, like runs/quickstart");
+  const std::string path = fs::is_directory(run) ? (fs::path(run) / "metrics.jsonl").string() : run;
+  require(fs::exists(path), run, ": has no metrics.jsonl; wanted the folder of a run");
+  const std::string text = read_text(path);
+  RunMetrics metrics;
+  fs::path folder = fs::absolute(path).lexically_normal().parent_path();
+  metrics.name = folder.filename().string();
+  std::size_t line = 1;
+  for (std::size_t begin = 0, end = 0; (end = text.find('\n', begin)) != std::string::npos;
+       begin = end + 1, ++line) {
+    const std::string_view bytes = std::string_view(text).substr(begin, end - begin);
+    const Json entry = Json::parse(bytes, nullptr, false);
+    require(entry.is_object(), path, ':', line, ": found '", bytes.substr(0, 60),
+            "', wanted a JSON object");
+    add(metrics, entry, {path, line});
+  }
+  return metrics;
+}
+
+}  // namespace pf

@@ -1,0 +1,108 @@
+#include "launch/tensorboard.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+
+namespace pf {
+namespace {
+
+constexpr std::array<std::uint32_t, 256> make_table() {
+  std::array<std::uint32_t, 256> table{};
+  for (std::uint32_t byte = 0; byte < 256; ++byte) {
+    std::uint32_t remainder = byte;
+    for (int bit = 0; bit < 8; ++bit)
+      remainder = (remainder >> 1) ^ ((remainder & 1) != 0 ? 0x82F63B78u : 0u);
+    table[byte] = remainder;
+  }
+  return table;
+}
+
+// Checksums of bytes that hold checksums themselves would be weak: the format rotates and shifts.
+std::uint32_t masked(std::uint32_t crc) {
+  return ((crc >> 15) | (crc << 17)) + 0xA282EAD8u;
+}
+
+template <class T>
+std::string little_endian(T value) {
+  std::string bytes;
+  for (std::size_t i = 0; i < sizeof value; ++i) bytes += char((value >> (8 * i)) & 0xFF);
+  return bytes;
+}
+
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+std::string file_name() {
+  std::array<char, 256> host{};
+  if (gethostname(host.data(), host.size() - 1) != 0 || host[0] == '\0')
+    host = {'h', 'o', 's', 't'};
+  return fmt::format("events.out.tfevents.{}.{}.{}", std::int64_t(seconds_now()), host.data(),
+                     getpid());
+}
+
+}  // namespace
+
+std::uint32_t crc32c(std::string_view bytes) {
+  static constexpr std::array<std::uint32_t, 256> table = make_table();
+  std::uint32_t crc = ~0u;
+  for (const char byte : bytes) crc = (crc >> 8) ^ table[(crc ^ std::uint8_t(byte)) & 0xFF];
+  return ~crc;
+}
+
+std::string tf_record(std::string_view bytes) {
+  const std::string length = little_endian(std::uint64_t(bytes.size()));
+  return length + little_endian(masked(crc32c(length))) + std::string(bytes) +
+         little_endian(masked(crc32c(bytes)));
+}
+
+EventPoints::EventPoints(std::int64_t step) {
+  event_.set_wall_time(seconds_now());
+  event_.set_step(step);
+}
+
+void EventPoints::scalar(const std::string& tag, double value) {
+  tensorboard::Value& point = *event_.mutable_summary()->add_value();
+  point.set_tag(tag);
+  point.set_simple_value(float(value));
+}
+
+void EventPoints::histogram(const std::string& tag, const std::vector<double>& weights) {
+  tensorboard::Value& point = *event_.mutable_summary()->add_value();
+  point.set_tag(tag);
+  tensorboard::Histogram& all = *point.mutable_histo();
+  all.set_min(0);
+  all.set_max(double(weights.size()) - 1);
+  double count = 0, sum = 0, squares = 0;
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const auto at = double(i);
+    count += weights[i];
+    sum += weights[i] * at;
+    squares += weights[i] * at * at;
+    all.add_bucket_limit(at + 0.5);
+    all.add_bucket(weights[i]);
+  }
+  all.set_num(count);
+  all.set_sum(sum);
+  all.set_sum_squares(squares);
+}
+
+EventFile::EventFile(const std::string& folder) : file_(folder + '/' + file_name()) {}
+
+std::string EventFile::append(const EventPoints& points) {
+  if (!has_version_) {
+    tensorboard::Event first;
+    first.set_wall_time(points.event().wall_time());
+    first.set_file_version("brain.Event:2");
+    if (std::string why = file_.append(tf_record(first.SerializeAsString())); !why.empty())
+      return why;
+    has_version_ = true;
+  }
+  return file_.append(tf_record(points.event().SerializeAsString()));
+}
+
+}  // namespace pf
