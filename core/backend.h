@@ -163,10 +163,11 @@ class Backend {
   // 2021), or back. position [n] i32; table [positions, head_dim]: cos then sin, accumulation type.
   virtual void rope(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor& table,
                     bool inverse) = 0;
-  // y[r] = x[order[r] / per]; backward of sum_rows. order [m] i32.
+  // y[r] = x[order[r] / per], zeros where order[r] is -1; backward of sum_rows. order [m] i32.
   virtual void take_rows(const Tensor& y, const Tensor& x, const Tensor& order,
                          std::int64_t per) = 0;
-  // y[t] = sum over j < per of x[place[t * per + j]]; backward of take_rows. place [n * per] i32.
+  // y[t] = sum over j < per of x[place[t * per + j]] but for places of -1; backward of take_rows.
+  // place [n * per] i32.
   virtual void sum_rows(const Tensor& y, const Tensor& x, const Tensor& place,
                         std::int64_t per) = 0;
 
@@ -203,11 +204,15 @@ class Backend {
                               const Tensor& chosen, const Tensor& logits, const Router& router) = 0;
   // chosen [n, k] = the experts token * k + 0 ... k-1 modulo `experts`, ascending. token [n] i64.
   virtual void forced_choice(const Tensor& chosen, const Tensor& token, std::int64_t experts) = 0;
-  // Sorts the n * k choices by expert, stable. order [n k] i32: sorted position -> choice (token *
-  // k
-  // + j); place [n k] i32 its inverse; counts [experts] i64.
+  // kept = chosen, but -1 where in a run of `block` rows `capacity` choices of the same expert have
+  // a larger weight, or as large a one and a lower row.
+  virtual void drop_choices(const Tensor& kept, const Tensor& chosen, const Tensor& weights,
+                            std::int64_t block, std::int64_t capacity, std::int64_t experts) = 0;
+  // Sorts the n * k choices by expert, stable; those of -1 are left out. order [m] i32: sorted
+  // position -> choice (token * k + j); place [n k] i32 its inverse, or -1; counts [experts] i64.
+  // With padded > 0 each expert gets that many positions, of which the last may be -1 in order.
   virtual void plan(const Tensor& order, const Tensor& place, const Tensor& counts,
-                    const Tensor& chosen) = 0;
+                    const Tensor& chosen, std::int64_t padded) = 0;
   // counts[segment[t], chosen[t, j]] += mask[t], from zero. counts [segments, experts], mask [n] of
   // the accumulation type; segment [n] i32, or empty: all in the first.
   virtual void count_choices(const Tensor& counts, const Tensor& chosen, const Tensor& mask,

@@ -54,6 +54,8 @@ void derive(config::Config& config, const Places& places) {
                                     std::to_string(model.heads()) + "; give model.head_dim");
   model = with_heads(model);
   if (!model.has_moe()) return;
+  if (model.moe().has_capacity() && !model.moe().capacity().has_block())
+    model.mutable_moe()->mutable_capacity()->set_block(config.data().sequence());
   config::Balance& balance = *model.mutable_moe()->mutable_balance();
   if (counts_groups(balance) && balance.group() == 0) balance.set_group(data_parallel_size(config));
 }

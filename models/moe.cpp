@@ -79,7 +79,9 @@ Tensor Moe::forward(const Tensor& x, Context& context) {
 }
 
 Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
-  const Plan order = plan(routed.chosen, config_.experts);
+  const Plan order = context.is_training
+                         ? plan(routed.chosen, routed.weights, config_.experts, config_.capacity)
+                         : plan(routed.chosen, config_.experts);
   const Permuted sent = permute(h, routed.weights, order);
   const Dispatched there = dispatch(sent, order, *context.mesh);
   const auto gate_up = grouped_linear(there.rows, gate_up_);

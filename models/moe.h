@@ -16,6 +16,7 @@ struct MoeConfig {
   Router router = {};      // without a bias
   bool is_forced = false;  // choices are even whatever the logits are
   double bias_rate = 0;
+  Capacity capacity = {};  // in training; evaluation drops nothing, since drops look ahead
   bool has_shared_gate = false;
   BalanceKind balance = BalanceKind::none;
   double balance_weight = 0, z_loss = 0;
@@ -24,8 +25,8 @@ struct MoeConfig {
 };
 
 // x + sum of the top k experts' SwiGLU, weighted by their scores, + the shared expert, all of
-// norm(x); no token is dropped. Its balance and z losses are roots of the tape; their
-// definitions:
+// norm(x); choices beyond a capacity are dropped. Its balance and z losses are roots of the tape;
+// their definitions:
 //   micro, sequence  weight * experts / tokens * sum over groups of sum_i f_i P_i, P_i the sum of
 //   the
 //                    group's scores, f_i its share of choices (Fedus et al. 2022, equation 4)

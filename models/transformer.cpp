@@ -181,6 +181,8 @@ class TransformerLayer : public Layer {
                        .group_best = m.group_best()},
             .is_forced = is_forced,
             .bias_rate = m.bias_rate(),
+            .capacity = {m.has_capacity() ? m.capacity().block() : 0, m.capacity().factor(),
+                         m.capacity().pad()},
             .has_shared_gate = m.shared_gate(),
             .balance = BalanceKind(m.balance().kind()),
             .balance_weight = m.balance().weight(),

@@ -327,7 +327,10 @@ void CpuBackend::take_rows(const Tensor& y, const Tensor& x, const Tensor& order
   const auto* from = order.data<std::int32_t>();
   over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t r = begin; r < end; ++r)
-      std::memcpy(row_of(y, r), row_of(x, from[r] / per), bytes);
+      if (from[r] >= 0)
+        std::memcpy(row_of(y, r), row_of(x, from[r] / per), bytes);
+      else
+        std::memset(row_of(y, r), 0, bytes);
   });
 }
 

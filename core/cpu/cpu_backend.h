@@ -96,8 +96,10 @@ class CpuBackend final : public Backend {
                       const Tensor& dlse, const Tensor& scores, const Tensor& weights,
                       const Tensor& chosen, const Tensor& logits, const Router& router) override;
   void forced_choice(const Tensor& chosen, const Tensor& token, std::int64_t experts) override;
-  void plan(const Tensor& order, const Tensor& place, const Tensor& counts,
-            const Tensor& chosen) override;
+  void drop_choices(const Tensor& kept, const Tensor& chosen, const Tensor& weights,
+                    std::int64_t block, std::int64_t capacity, std::int64_t experts) override;
+  void plan(const Tensor& order, const Tensor& place, const Tensor& counts, const Tensor& chosen,
+            std::int64_t padded) override;
   void count_choices(const Tensor& counts, const Tensor& chosen, const Tensor& mask,
                      const Tensor& segment) override;
   void row_max(const Tensor& top, const Tensor& logits) override;

@@ -44,26 +44,61 @@ void CpuBackend::forced_choice(const Tensor& chosen, const Tensor& token, std::i
   }
 }
 
+void CpuBackend::drop_choices(const Tensor& kept, const Tensor& chosen, const Tensor& weights,
+                              std::int64_t block, std::int64_t capacity, std::int64_t experts) {
+  const std::int64_t k = chosen.columns();
+  const auto drop = [&]<class A>(const A* weight, std::int64_t begin, std::int64_t end) {
+    std::vector<std::vector<std::pair<A, std::int32_t*>>> of(static_cast<std::size_t>(experts));
+    for (std::int64_t b = begin; b < end; ++b) {
+      for (auto& choices : of) choices.clear();
+      for (std::int64_t r = b * block; r < (b + 1) * block; ++r)
+        for (std::int64_t j = 0; j < k; ++j) {
+          auto* to = kept.data<std::int32_t>() + r * kept.pitch() + j;
+          *to = chosen.data<std::int32_t>()[r * chosen.pitch() + j];
+          of[std::size_t(*to)].emplace_back(weight[r * weights.pitch() + j], to);
+        }
+      for (auto& choices : of) {
+        if (std::ssize(choices) <= capacity) continue;
+        // Rows are in order, and stay so among equal weights.
+        std::ranges::stable_sort(choices, [](auto& a, auto& c) { return a.first > c.first; });
+        for (auto at = choices.begin() + capacity; at != choices.end(); ++at) *at->second = -1;
+      }
+    }
+  };
+  share(chosen.rows() / block, 1, block * k * 16, [&](std::int64_t begin, std::int64_t end, int) {
+    if (weights.dtype() == DType::f64)
+      drop(weights.data<double>(), begin, end);
+    else
+      drop(weights.data<float>(), begin, end);
+  });
+}
+
 // A counting sort.
 void CpuBackend::plan(const Tensor& order, const Tensor& place, const Tensor& counts,
-                      const Tensor& chosen) {
+                      const Tensor& chosen, std::int64_t padded) {
   auto* sorted = order.data<std::int32_t>();
   auto* places = place.data<std::int32_t>();
   auto* count = counts.data<std::int64_t>();
   const std::int64_t experts = counts.size(), k = chosen.columns(), pitch = chosen.pitch();
   const auto* choice = chosen.data<std::int32_t>();
-  std::fill_n(count, experts, 0);
-  for (std::int64_t t = 0; t < chosen.rows(); ++t)
-    for (std::int64_t j = 0; j < k; ++j) ++count[choice[t * pitch + j]];
+  const auto each = [&](auto f) {
+    for (std::int64_t t = 0; t < chosen.rows(); ++t)
+      for (std::int64_t j = 0; j < k; ++j) f(t * k + j, choice[t * pitch + j]);
+  };
+  std::fill_n(count, experts, padded);
+  if (padded == 0)
+    each([&](std::int64_t, std::int32_t e) {
+      if (e >= 0) ++count[e];
+    });
+  else
+    std::fill_n(sorted, order.size(), -1);
   std::vector<std::int64_t> next(std::size_t(experts), 0);
   for (std::int64_t e = 1; e < experts; ++e)
     next[std::size_t(e)] = next[std::size_t(e - 1)] + count[e - 1];
-  for (std::int64_t t = 0; t < chosen.rows(); ++t)
-    for (std::int64_t j = 0; j < k; ++j) {
-      const std::int64_t to = next[std::size_t(choice[t * pitch + j])]++;
-      sorted[to] = std::int32_t(t * k + j);
-      places[t * k + j] = std::int32_t(to);
-    }
+  each([&](std::int64_t number, std::int32_t e) {
+    places[number] = e < 0 ? -1 : std::int32_t(next[std::size_t(e)]++);
+    if (e >= 0) sorted[places[number]] = std::int32_t(number);
+  });
 }
 
 void CpuBackend::count_choices(const Tensor& counts, const Tensor& chosen, const Tensor& mask,

@@ -145,13 +145,17 @@ void sum_rows(const Tensor& y, const Tensor& x, const Tensor& place, std::int64_
   const RowsOf<T> ys(y), xs(x);
   const RowsOf<std::int32_t> places(place);
   const std::int64_t columns = y.columns();
+  std::vector<const T*> rows;
   for (std::int64_t t = begin; t < end; ++t) {
     T* to = ys[t];
     const std::int32_t* from = places[t * per];
+    rows.clear();
+    for (std::int64_t j = 0; j < per; ++j)
+      if (from[j] >= 0) rows.push_back(xs[from[j]]);
     sweep<A>(
         0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
           Vector<A> total{};
-          for (std::int64_t j = 0; j < per; ++j) total += load<A>(xs[from[j]] + c, n);
+          for (const T* row : rows) total += load<A>(row + c, n);
           store<A>(to + c, total, n);
         });
   }

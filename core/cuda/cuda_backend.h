@@ -141,7 +141,13 @@ class CudaBackend : public Backend {
   void forced_choice(const Tensor&, const Tensor&, std::int64_t) override {
     absent("forced_choice");
   }
-  void plan(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override { absent("plan"); }
+  void drop_choices(const Tensor&, const Tensor&, const Tensor&, std::int64_t, std::int64_t,
+                    std::int64_t) override {
+    absent("drop_choices");
+  }
+  void plan(const Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {
+    absent("plan");
+  }
   void count_choices(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {
     absent("count_choices");
   }

@@ -92,7 +92,9 @@ class MetaBackend final : public Backend {
   void route_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                       const Tensor&, const Tensor&, const Tensor&, const Router&) override {}
   void forced_choice(const Tensor&, const Tensor&, std::int64_t) override {}
-  void plan(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
+  void drop_choices(const Tensor&, const Tensor&, const Tensor&, std::int64_t, std::int64_t,
+                    std::int64_t) override {}
+  void plan(const Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {}
   void count_choices(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
   void row_max(const Tensor&, const Tensor&) override {}
   void loss_parts(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,

@@ -1,5 +1,9 @@
 #include "core/ops/routing.h"
 
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
 #include "core/error.h"
 
 namespace pf {
@@ -53,48 +57,79 @@ Tensor forced_choice(const Tensor& token, std::int64_t k, std::int64_t experts) 
   return chosen;
 }
 
+std::int64_t Capacity::choices(std::int64_t k, std::int64_t experts) const {
+  return std::int64_t(std::ceil(factor * double(block * k) / double(experts)));
+}
+
 Plan plan(const Tensor& chosen, std::int64_t experts) {
+  return plan(chosen, {}, experts, {});
+}
+
+Plan plan(const Tensor& chosen, const Tensor& weights, std::int64_t experts,
+          const Capacity& capacity) {
   require(chosen.shape().dims() == 2 && chosen.dtype() == DType::i32, "plan: chosen is ",
           chosen.text(), "; i32 [tokens, k] is wanted");
   Device& device = chosen.device();
+  const bool drops = capacity.block > 0;
   Plan p;
   p.k = chosen.columns();
-  p.order = Tensor::empty({chosen.size()}, DType::i32, device, chosen.label());
+  std::int64_t rows = chosen.size(), padded = 0;
+  Tensor kept = chosen;
+  if (drops) {
+    require(weights && weights.shape() == chosen.shape() &&
+                weights.dtype() == accumulation(weights.dtype()),
+            "plan: chosen is ", chosen.text(), ", weights ", weights ? weights.text() : "none");
+    require(chosen.rows() % capacity.block == 0, "plan: ", chosen.rows(),
+            " rows are no whole blocks of ", capacity.block,
+            " (the capacity's block); a layout must not cut one");
+    const std::int64_t most = capacity.choices(p.k, experts);
+    const std::int64_t of_expert = most * (chosen.rows() / capacity.block);
+    kept = Tensor::empty(chosen.shape(), DType::i32, device, chosen.label());
+    backend(chosen).drop_choices(kept, chosen, weights, capacity.block, most, experts);
+    if (capacity.pads) padded = of_expert;
+    rows = capacity.pads ? padded * experts : std::min(rows, of_expert * experts);
+  }
+  p.order = Tensor::empty({std::max(rows, chosen.size())}, DType::i32, device, chosen.label());
   p.place = Tensor::empty({chosen.size()}, DType::i32, device, chosen.label());
   p.counts = Tensor::empty({experts}, DType::i64, device, chosen.label());
-  backend(chosen).plan(p.order, p.place, p.counts, chosen);
+  backend(chosen).plan(p.order.rows(0, rows), p.place, p.counts, kept, padded);
+  if (drops && !capacity.pads) {
+    const auto counts = backend(chosen).read_counts(p.counts, rows);
+    rows = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
+  }
+  p.order = p.order.rows(0, rows);
   return p;
 }
 
 Permuted permute(const Tensor& x, const Tensor& weights, const Plan& plan) {
-  require(x.rows() * plan.k == plan.order.size() && weights.size() == plan.order.size(),
-          "permute: x is ", x.text(), ", weights ", weights.text(), " for ", plan.order.size(),
+  require(x.rows() * plan.k == plan.place.size() && weights.size() == plan.place.size(),
+          "permute: x is ", x.text(), ", weights ", weights.text(), " for ", plan.place.size(),
           " choices");
   const Label to_x = meet("permute", Meeting::product, {x.label(), plan.order.label()});
   const Label to_weights = meet("permute", Meeting::product, {weights.label(), plan.order.label()});
-  const std::int64_t n = plan.order.size();
+  const std::int64_t n = plan.order.size(), choices = plan.place.size();
   const Tensor y = Tensor::empty({n, x.columns()}, x.dtype(), x.device(), to_x);
   const Tensor w = Tensor::empty({n}, weights.dtype(), x.device(), to_weights);
   backend(x).take_rows(y, x, plan.order, plan.k);
-  backend(x).take_rows(w.reshaped({n, 1}), weights.reshaped({n, 1}), plan.order, 1);
+  backend(x).take_rows(w.reshaped({n, 1}), weights.reshaped({choices, 1}), plan.order, 1);
   const auto out =
-      Tape::record({y, w}, {x, weights}, false, [plan, n](std::span<const Tensor> dys) {
-        const Tensor dx = Tensor::empty({n / plan.k, dys[0].columns()}, dys[0].dtype(),
+      Tape::record({y, w}, {x, weights}, false, [plan, n, choices](std::span<const Tensor> dys) {
+        const Tensor dx = Tensor::empty({choices / plan.k, dys[0].columns()}, dys[0].dtype(),
                                         dys[0].device(), dys[0].label());
-        const Tensor dw =
-            Tensor::empty({n / plan.k, plan.k}, dys[1].dtype(), dys[1].device(), dys[1].label());
+        const Tensor dw = Tensor::empty({choices / plan.k, plan.k}, dys[1].dtype(), dys[1].device(),
+                                        dys[1].label());
         backend(dx).sum_rows(dx, dys[0], plan.place, plan.k);
-        backend(dx).sum_rows(dw.reshaped({n, 1}), dys[1].reshaped({n, 1}), plan.place, 1);
+        backend(dx).sum_rows(dw.reshaped({choices, 1}), dys[1].reshaped({n, 1}), plan.place, 1);
         return std::vector<Tensor>{dx, dw};
       });
   return {out[0], out[1]};
 }
 
 Tensor combine(const Tensor& rows, const Plan& plan) {
-  require(rows.rows() == plan.place.size(), "combine: rows are ", rows.text(), " for ",
-          plan.place.size(), " choices");
+  require(rows.rows() == plan.order.size(), "combine: rows are ", rows.text(), " for ",
+          plan.order.size(), " choices");
   const Tensor y =
-      Tensor::empty({rows.rows() / plan.k, rows.columns()}, rows.dtype(), rows.device(),
+      Tensor::empty({plan.place.size() / plan.k, rows.columns()}, rows.dtype(), rows.device(),
                     meet("combine", Meeting::product, {rows.label(), plan.place.label()}));
   backend(rows).sum_rows(y, rows, plan.place, plan.k);
   return Tape::record(y, {rows}, false, [plan](const Tensor& dy) {

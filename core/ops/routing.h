@@ -25,18 +25,33 @@ Routed route(const Tensor& logits, std::int64_t k, const Router& router,
 // to the experts t k + 0 ... k-1, modulo their number. [tokens, k] i32, a constant.
 Tensor forced_choice(const Tensor& token, std::int64_t k, std::int64_t experts);
 
-// The order that sorts choices by expert, stable. All are constants.
+// How many choices of an expert are kept in each run of `block` rows: those of the largest weights
+// (Lepikhin et al. 2021, counted by blocks, so that the model does not depend on the layout).
+struct Capacity {
+  std::int64_t block = 0;  // 0: all choices are kept
+  double factor = 1;       // of an even share
+  bool pads = false;       // with rows of weight 0, so that no shape depends on values
+
+  // ceil(factor * block * k / experts)
+  std::int64_t choices(std::int64_t k, std::int64_t experts) const;
+};
+
+// The order that sorts choices by expert, stable. All are constants. `rows` is tokens * k, or fewer
+// where choices are dropped, or more where they are padded.
 struct Plan {
-  Tensor order;   // [tokens * k] i32: sorted row -> choice (token * k + j)
-  Tensor place;   // [tokens * k] i32: choice -> sorted row
+  Tensor order;   // [rows] i32: sorted row -> choice (token * k + j), or -1: padding
+  Tensor place;   // [tokens * k] i32: choice -> sorted row, or -1: dropped
   Tensor counts;  // [experts] i64
   std::int64_t k = 1;
 };
 Plan plan(const Tensor& chosen, std::int64_t experts);
+// With the weights [tokens, k] of the choices, which decide what is dropped. tokens must be whole
+// blocks. Dropped choices do not change the others' weights.
+Plan plan(const Tensor& chosen, const Tensor& weights, std::int64_t experts,
+          const Capacity& capacity);
 
-// Rows in the plan's order: x [tokens, hidden] -> [tokens * k, hidden], weights [tokens, k] ->
-// [tokens * k]. Backward sums each token's k rows. combine is its transpose: y[t] = sum of the k
-// rows of t.
+// Rows in the plan's order: x [tokens, hidden] -> [rows, hidden], weights [tokens, k] -> [rows].
+// Backward sums each token's rows. combine is its transpose: y[t] = sum of the rows of t.
 struct Permuted {
   Tensor x, weights;
 };

@@ -152,7 +152,7 @@ TEST(RoutingKernels, PlanSortsChoicesByExpertAndKeepsTheirOrder) {
     const Tensor order = machine.empty({n * k}, DType::i32),
                  place = machine.empty({n * k}, DType::i32);
     const Tensor counts = machine.empty({experts}, DType::i64);
-    machine.backend().plan(order, place, counts, chosen);
+    machine.backend().plan(order, place, counts, chosen, 0);
     const Table choice = table(chosen);
     std::vector<double> want(std::size_t(n * k));
     std::iota(want.begin(), want.end(), 0);

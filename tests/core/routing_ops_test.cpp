@@ -181,6 +181,65 @@ TEST_F(RoutingOp, ForcedChoicesFollowTheTokensNumber) {
   expect_error([&] { forced_choice(token, 6, 5); }, {"forced_choice", "top 6 of 5"});
 }
 
+// Two blocks of three tokens; expert 0 is wanted by all, and takes ceil(0.75 * 3 * 2 / 3) = 2.
+struct Drops : RoutingOp {
+  const Tensor chosen =
+      tensor_of<std::int32_t>({0, 1, 0, 2, 0, 1, 0, 2, 0, 2, 0, 1}, {6, 2}, device)
+          .labelled(constant(tokens));
+  const Tensor weights =
+      tensor_of<double>({.2, .1, .9, .1, .5, .1, .4, .3, .4, .2, .4, .1}, {6, 2}, device)
+          .labelled(tokens);
+  Plan with(double factor, bool pads) { return plan(chosen, weights, 3, {3, factor, pads}); }
+};
+
+TEST_F(Drops, TheLargestWeightsOfEachBlockAreKeptAndOfEqualOnesTheFirst) {
+  const Plan p = with(0.75, false);
+  EXPECT_EQ(p.counts.to_vector<std::int64_t>(), (std::vector<std::int64_t>{4, 3, 3}));
+  EXPECT_EQ(p.place.to_vector<std::int32_t>(),
+            (std::vector<std::int32_t>{-1, 4, 0, 7, 1, 5, 2, 8, 3, 9, -1, 6}));
+  EXPECT_EQ(p.order.to_vector<std::int32_t>(),
+            (std::vector<std::int32_t>{2, 4, 6, 8, 1, 5, 11, 3, 7, 9}));
+}
+
+TEST_F(Drops, PaddingGivesEachExpertAsManyRows) {
+  const Plan p = with(0.75, true);
+  EXPECT_EQ(p.counts.to_vector<std::int64_t>(), (std::vector<std::int64_t>{4, 4, 4}));
+  EXPECT_EQ(p.order.to_vector<std::int32_t>(),
+            (std::vector<std::int32_t>{2, 4, 6, 8, 1, 5, 11, -1, 3, 7, 9, -1}));
+  const Plan wide = with(10, true);
+  EXPECT_EQ(wide.order.size(), 3 * 40);
+  EXPECT_EQ(wide.place.to_vector<std::int32_t>()[11], 42);
+}
+
+TEST_F(Drops, WhatIsLargeEnoughDropsNothing) {
+  const Plan p = with(1.5, false), all = plan(chosen, 3);
+  EXPECT_EQ(p.order.to_vector<std::int32_t>(), all.order.to_vector<std::int32_t>());
+  EXPECT_EQ(p.place.to_vector<std::int32_t>(), all.place.to_vector<std::int32_t>());
+}
+
+TEST_F(Drops, RowsHaveTheGradientsOfFiniteDifferences) {
+  for (const bool pads : {false, true}) {
+    const Plan p = with(0.75, pads);
+    expect_gradients(
+        [&](const Tensors& x) {
+          const Permuted y = permute(x[0], x[1], p);
+          return Tensors{y.x, y.weights};
+        },
+        {make({6, 3}, 1, tokens), make({6, 2}, 2, tokens)});
+    expect_gradients([&](const Tensors& x) { return Tensors{combine(x[0], p)}; },
+                     {make({p.order.size(), 3}, 3, tokens)});
+  }
+}
+
+TEST_F(Drops, ABlockThatIsCutIsAnError) {
+  expect_error(
+      [&] {
+        plan(chosen, weights, 3, {4, 1, false});
+      },
+      {"plan", "6 rows", "blocks of 4", "must not cut"});
+  expect_error([&] { plan(chosen, {}, 3, {3, 1, false}); }, {"plan", "weights none"});
+}
+
 TEST_F(RoutingOp, PlanSortsChoicesByExpertAndKeepsTheirOrder) {
   const Plan p = plan(choices(), 6);
   using Numbers = std::vector<std::int32_t>;

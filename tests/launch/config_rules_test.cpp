@@ -76,6 +76,18 @@ TEST(ConfigRules, ChoicesFitIntoTheGroups) {
             "top_groups groups=2");
 }
 
+TEST(ConfigRules, BlocksOfACapacityDivideASample) {
+  EXPECT_EQ(error_of(dense, {with_moe, "model.moe.capacity={factor: 1, block: 5}"}),
+            "override 'model.moe.capacity={factor: 1, block: 5}': model.moe.capacity.block: found "
+            "5, wanted a divisor of data.sequence=32; nearest: 4 or 8");
+  EXPECT_EQ(parse_config(dense, "a.yaml", {with_moe, "model.moe.capacity={factor: 1}"})
+                .model()
+                .moe()
+                .capacity()
+                .block(),
+            32);
+}
+
 TEST(ConfigRules, PartsThatExcludeEachOtherAreNamed) {
   EXPECT_EQ(told({"model.mlp_bias=true"}),
             "model.mlp_bias: found true, but a SwiGLU has no biases; use false, or choose another "

@@ -106,6 +106,19 @@ const Family families[] = {
        model.mutable_moe()->set_router(config::Moe::sigmoid_top_k);
        model.mutable_moe()->set_top_k(1);
      }},
+    {"dropped beyond capacity",
+     [](config::Model& model) {
+       config::Capacity& capacity = *model.mutable_moe()->mutable_capacity();
+       capacity.set_factor(0.6);
+       capacity.set_block(length);
+     }},
+    {"padded to capacity",
+     [](config::Model& model) {
+       config::Capacity& capacity = *model.mutable_moe()->mutable_capacity();
+       capacity.set_factor(0.9);
+       capacity.set_block(1);
+       capacity.set_pad(true);
+     }},
     {"forced balance",
      [](config::Model& model) { model.mutable_moe()->set_router(config::Moe::forced); }},
 };
