@@ -6,6 +6,7 @@
 
 #include "core/backend.h"
 #include "core/error.h"
+#include "core/trace.h"
 
 namespace pf {
 namespace {
@@ -67,6 +68,7 @@ void* Device::allocate(std::size_t bytes) {
   }
   memory_.live += bytes;
   memory_.peak = std::max(memory_.peak, memory_.live);
+  if (Trace* trace = Trace::current()) trace->count("bytes in tensors", memory_.live);
   return data;
 }
 
@@ -74,6 +76,7 @@ void Device::release(void* data, std::size_t bytes) {
   if (bytes == 0) return;
   const std::lock_guard lock(mutex_);
   memory_.live -= bytes;
+  if (Trace* trace = Trace::current()) trace->count("bytes in tensors", memory_.live);
   if (data != nullptr) cache_[rounded(bytes)].push_back(data);
 }
 

@@ -38,9 +38,10 @@ enum ExitCode : int { done = 0, failed = 1, wrong_usage = 2 };
 constexpr const char* help =
     R"(Pentafold trains large language models, mixture-of-experts ones above all.
 
-  pentafold train FILE [KEY=VALUE ...] [--ranks N] [--threads N]
+  pentafold train FILE [KEY=VALUE ...] [--ranks N] [--threads N] [--profile[=STEPS]]
       Trains what the YAML file says. Metrics and the whole configuration go to runs/NAME;
-      a folder that is there already is moved to runs/NAME.1, .2 and so on.
+      a folder that is there already is moved to runs/NAME.1, .2 and so on. --profile writes
+      what each rank does in STEPS (default 3-5) to runs/NAME/trace.json, for ui.perfetto.dev.
   pentafold config FILE [KEY=VALUE ...] [--ranks N] [--threads N]
       Prints the whole configuration: each key with the value that train would use.
   pentafold config --docs
@@ -205,6 +206,8 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   CLI::App* config = app.add_subcommand("config");
   CLI::App* list = app.add_subcommand("presets");
   add_arguments(*train, command);
+  std::string profile;
+  train->add_flag("--profile{auto}", profile);
   add_arguments(*config, command);
   config->add_flag("--docs", command.wants_docs);
   Plot pictures;
@@ -239,8 +242,13 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
               ", like configs/quickstart.yaml (see pentafold --help)");
   if (train->parsed() && pf::is_mpi_rank()) mpi.emplace();
   const pf::config::Config resolved = command.load(mpi ? mpi->size() : 0);
+  if (train->parsed()) {
+    pf::TrainOptions options;
+    if (!profile.empty()) options.profiled = pf::profiled_steps(profile, resolved.train().steps());
+    options.on_begin = [&failure] { failure = failed; };
+    return pf::train(resolved, mpi ? &*mpi : nullptr, options);
+  }
   failure = failed;
-  if (train->parsed()) return pf::train(resolved, mpi ? &*mpi : nullptr);
   print(pf::to_yaml(resolved));
   return done;
 }

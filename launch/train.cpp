@@ -52,8 +52,12 @@ class Times {
   // Ends the part that runs and begins another.
   void enter(const char* name) {
     const auto now = Clock::now();
-    if (running_ != nullptr)
+    if (running_ != nullptr) {
       part(running_).seconds += std::chrono::duration<double>(now - begin_).count();
+      if (Trace* trace = Trace::current())
+        trace->add({Trace::Kind::span, "part", running_, trace_begin_, Trace::now(), -1, {}});
+    }
+    trace_begin_ = Trace::now();
     running_ = name;
     begin_ = now;
   }
@@ -69,6 +73,7 @@ class Times {
 
   const char* running_ = nullptr;
   Clock::time_point begin_;
+  std::int64_t trace_begin_ = 0;
   std::vector<PartTime> parts_;
 };
 
@@ -100,7 +105,7 @@ class Trainer {
  public:
   // The ranks of a process share its machine's memory; `mpi`: this rank is a process.
   Trainer(const config::Config& config, const Data& data, Communicator& communicator,
-          const Mpi* mpi, Reporter* reporter);
+          const Mpi* mpi, Reporter* reporter, ProfiledSteps profiled);
   // The signal that ended it, or 0.
   int run();
 
@@ -111,6 +116,8 @@ class Trainer {
   };
 
   Taken take_step(std::int64_t step);
+  Taken take_profiled_step(std::int64_t step);
+  void end_profile();
   void run_micro_batches(std::int64_t step, std::vector<Statistics>& statistics);
   Flight make_flight(std::int64_t step, std::int64_t micro_batch) const;
   void evaluate(std::int64_t step, bool is_last);
@@ -119,6 +126,9 @@ class Trainer {
   const config::Config& config_;
   const Data& data_;
   Reporter* reporter_;  // on rank 0
+  ProfiledSteps profiled_;
+  std::optional<Trace> trace_;
+  std::int64_t trace_begin_ = 0;
   DType type_;
   Clock::time_point begin_ = Clock::now();
   Device device_;
@@ -174,10 +184,11 @@ CommunicatorOptions communicator_options(const config::Config& config) {
 }
 
 Trainer::Trainer(const config::Config& config, const Data& data, Communicator& communicator,
-                 const Mpi* mpi, Reporter* reporter)
+                 const Mpi* mpi, Reporter* reporter, ProfiledSteps profiled)
     : config_(config),
       data_(data),
       reporter_(reporter),
+      profiled_(profiled),
       type_(type_of(config.run().precision())),
       device_(make_cpu_backend(int(config.parallel().threads()),
                                first_processor(config.parallel(), communicator.rank(), mpi)),
@@ -285,6 +296,26 @@ Trainer::Taken Trainer::take_step(std::int64_t step) {
   return taken;
 }
 
+// Ranks start their clocks together: after a call that none leaves before all have made it.
+Trainer::Taken Trainer::take_profiled_step(std::int64_t step) {
+  constexpr std::size_t most_events = 400'000;  // of a rank: some 60 MB
+  if (!trace_) {
+    trace_.emplace(most_events);
+    largest_over_mesh(mesh_, {0});
+    trace_begin_ = Trace::now();
+  }
+  const Trace::Recording on(&*trace_);
+  const Span span("step", "step ", std::to_string(step + 1));
+  return take_step(step);
+}
+
+void Trainer::end_profile() {
+  const std::string line =
+      write_trace(mesh_.communicator(), config_.run().folder(), *trace_, trace_begin_);
+  trace_.reset();
+  if (reporter_ != nullptr) reporter_->line(line);
+}
+
 int Trainer::run() {
   const std::int64_t steps = config_.train().steps();
   std::int64_t skipped_in_a_row = 0;
@@ -293,7 +324,8 @@ int Trainer::run() {
   const auto begin = Clock::now();
   for (std::int64_t step = 0; step < steps && signal == 0; ++step) {
     const auto step_begin = Clock::now();
-    Taken taken = take_step(step);
+    const bool is_profiled = step + 1 >= profiled_.first && step < profiled_.last;
+    Taken taken = is_profiled ? take_profiled_step(step) : take_step(step);
     const double seconds = seconds_since(step_begin);
     const StepBatch batch = batch_of(config_.train(), step);
     if (step > 0 && batch.size != batch_of(config_.train(), step - 1).size) step_seconds_.clear();
@@ -318,6 +350,7 @@ int Trainer::run() {
             "th time in a row (train.max_skipped); lower optimizer.lr, or look at ",
             "the data of samples ", batch.first, " and on");
     signal = last.signal;
+    if (trace_ && (signal != 0 || step + 1 == profiled_.last)) end_profile();
     const std::int64_t every = config_.train().evaluate_every();
     if (signal == 0 && every > 0 && (step + 1) % every == 0 && step + 1 < steps)
       evaluate(step + 1, false);
@@ -383,7 +416,7 @@ std::string describe(const config::Config& c, const Mesh& mesh, const std::strin
 
 }  // namespace
 
-int train(const config::Config& config, const Mpi* mpi) {
+int train(const config::Config& config, const Mpi* mpi, const TrainOptions& options) {
   const Data data(config);
   std::optional<Reporter> reporter;
   if (mpi == nullptr || mpi->rank() == 0) {
@@ -392,19 +425,21 @@ int train(const config::Config& config, const Mpi* mpi) {
     reporter.emplace(config.run().folder(), config.train().steps());
     if (!moved.empty()) reporter->line(moved);
   }
+  if (options.on_begin) options.on_begin();
   const SignalScope signals;
-  const CommunicatorOptions options = communicator_options(config);
+  const CommunicatorOptions communication = communicator_options(config);
   int signal = 0;
   const auto run_rank = [&](Communicator& communicator) {
     const bool is_first = communicator.rank() == 0;
-    Trainer trainer(config, data, communicator, mpi, is_first ? &*reporter : nullptr);
+    Trainer trainer(config, data, communicator, mpi, is_first ? &*reporter : nullptr,
+                    options.profiled);
     const int ended_by = trainer.run();
     if (is_first || mpi != nullptr) signal = ended_by;
   };
   if (mpi != nullptr)
-    run_rank(*mpi->communicator(options));
+    run_rank(*mpi->communicator(communication));
   else
-    run_thread_ranks(int(config.parallel().ranks()), run_rank, options);
+    run_thread_ranks(int(config.parallel().ranks()), run_rank, communication);
   return signal == 0 ? 0 : 128 + signal;
 }
 

@@ -1,14 +1,23 @@
 // Training: `pentafold train`.
 #pragma once
 
+#include <functional>
+
 #include "launch/config.h"
+#include "launch/profile.h"
 #include "parallel/mpi.h"
 
 namespace pf {
 
+struct TrainOptions {
+  ProfiledSteps profiled;
+  std::function<void()> on_begin;  // data and run folder are there: what fails from now on is no
+                                   // wrong input
+};
+
 // Runs the whole configuration: ranks are threads of this process or, with `mpi`, this process is
 // one of them. Returns the exit code: 0, or 128 + the number of the signal that ended it after a
 // whole step. Throws Error for everything that went wrong.
-int train(const config::Config& config, const Mpi* mpi = nullptr);
+int train(const config::Config& config, const Mpi* mpi = nullptr, const TrainOptions& options = {});
 
 }  // namespace pf

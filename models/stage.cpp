@@ -1,5 +1,7 @@
 #include "models/stage.h"
 
+#include "core/trace.h"
+
 namespace pf {
 namespace {
 
@@ -18,6 +20,7 @@ void Stage::forward(Flight& flight) {
   for (std::size_t l = 0; l < layers_->size(); ++l) {
     Layer& layer = *(*layers_)[l];
     Flight::Step& step = flight.steps[l];
+    const Span span("layer", "forward of ", layer.name());
     enter(flight.context, "forward of " + layer.name());
     if (x) step.x = step.tape.watch(x);
     const Tape::Recording on(&step.tape);
@@ -38,6 +41,7 @@ void Stage::backward(Flight& flight, bool is_last) {
   Tensor dy;
   for (std::size_t l = layers_->size(); l-- > 0;) {
     Flight::Step& step = flight.steps[l];
+    const Span span("layer", "backward of ", (*layers_)[l]->name());
     enter(flight.context, "backward of " + (*layers_)[l]->name());
     const bool is_frozen = step.y && step.y.slot().index < 0;  // nothing before y is trained
     if (dy && !is_frozen) {
@@ -56,6 +60,7 @@ Tensor Stage::evaluate(Context& context) {
   const Tape::Recording pause(nullptr);
   Tensor x;
   for (const auto& layer : *layers_) {
+    const Span span("layer", "evaluation in ", layer->name());
     enter(context, "evaluation in " + layer->name());
     x = layer->forward(x, context);
   }

@@ -37,13 +37,28 @@ std::string text_of_giving_up(const std::string& waits, const Place& place, doub
   return out.str();
 }
 
-std::uint64_t Journal::add(const Call& call) {
-  entries_[count_ % kept] = {call, place, false};
+std::uint64_t Journal::add(const Call& call, std::size_t bytes, std::span<const int> ranks) {
+  Entry& entry = entries_[count_ % kept] = {call, place, false, {}};
+  if (Trace::current() == nullptr) return count_++;
+  std::string group;
+  for (const int rank : ranks) group += (group.empty() ? "" : ", ") + std::to_string(rank);
+  entry.flight.kind = Trace::Kind::flight;
+  entry.flight.category = "collective";
+  entry.flight.name = call.kind;
+  if (!call.set.empty()) entry.flight.name += " on " + name(call.set);
+  entry.flight.begin = Trace::now();
+  entry.flight.bytes = std::int64_t(bytes);
+  entry.flight.facts = {{"call", pf::text(call)}, {"ranks", group}};
   return count_++;
 }
 
 void Journal::end(std::uint64_t number) {
-  if (number + kept >= count_) entries_[number % kept].has_ended = true;
+  if (number + kept < count_) return;
+  Entry& entry = entries_[number % kept];
+  entry.has_ended = true;
+  if (Trace::current() == nullptr || entry.flight.begin == 0) return;
+  entry.flight.end = Trace::now();
+  Trace::current()->add(std::move(entry.flight));
 }
 
 std::string Journal::text() const {

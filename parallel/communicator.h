@@ -14,6 +14,7 @@
 #include "core/dtype.h"
 #include "core/shape.h"
 #include "core/spread.h"
+#include "core/trace.h"
 
 namespace pf {
 
@@ -62,12 +63,13 @@ struct Place {
 };
 std::string text(const Place& place);  // "step 3, micro-batch 2, layers.1"; may be empty
 
-// The last calls of a rank, each with the place that it was made from.
+// The last calls of a rank, each with the place that it was made from; a trace gets all of them.
 class Journal {
  public:
   static constexpr std::size_t kept = 64;
 
-  std::uint64_t add(const Call& call);  // its number, from 0
+  // A call among `ranks`, to which this one sends so many bytes. Its number, from 0.
+  std::uint64_t add(const Call& call, std::size_t bytes, std::span<const int> ranks);
   void end(std::uint64_t number);
   // A line for each, oldest first: "  #12 all_reduce on dp of w: f32 [4, 8]; step 3, head; waits".
   std::string text() const;
@@ -79,6 +81,7 @@ class Journal {
     Call call;
     Place place;
     bool has_ended = false;
+    Trace::Event flight;  // of a trace, if one records; from 0 where none did
   };
   std::array<Entry, kept> entries_;
   std::uint64_t count_ = 0;

@@ -125,8 +125,9 @@ class MpiPending : public Pending {
   void advance();
   bool is_done() const { return is_done_; }
   std::uint64_t number() const { return number_; }
+  std::string text() const { return pf::text(call_); }
   std::string text_of_wait() const {
-    std::string out = "waits in " + pf::text(call_);
+    std::string out = "waits in " + text();
     const int self = communicator_->rank();
     for (const int peer : group_->ranks)
       if (group_->is_pair && peer != self)
@@ -352,8 +353,9 @@ std::unique_ptr<Pending> MpiCommunicator::post(Group& group, const Call& call,
   for (std::size_t i = 0; i < send.size(); ++i)
     if (group.ranks[i] != rank_) bytes += send[i].size();
   count(traffic_, call, bytes);
-  auto pending = std::make_unique<MpiPending>(*this, group, call, journal_.add(call),
-                                              std::move(send), std::move(receive));
+  auto pending =
+      std::make_unique<MpiPending>(*this, group, call, journal_.add(call, bytes, group.ranks),
+                                   std::move(send), std::move(receive));
   if (pending->is_done())
     journal_.end(pending->number());
   else
@@ -375,6 +377,8 @@ void MpiCommunicator::progress() {
 void MpiCommunicator::wait(const MpiPending& pending) {
   constexpr int spins = 2000, yields = 4000;
   const auto begin = Clock::now();
+  Span span("wait", "wait");
+  if (span.is_recorded()) span.fact("call", pending.text());
   for (int i = is_crowded_ ? spins : 0; !pending.is_done(); ++i) {
     progress();
     if (pending.is_done() || i < spins) continue;

@@ -454,9 +454,9 @@ std::unique_ptr<Pending> ThreadCommunicator::post(Membership membership, const C
   for (std::size_t i = 0; i < send.size(); ++i)
     if (i != membership.place) bytes += send[i].size();
   count(traffic_, call, bytes);
-  auto pending =
-      std::make_unique<ThreadPending>(*this, group, membership.place, call, journal_.add(call),
-                                      std::move(send), std::move(receive));
+  auto pending = std::make_unique<ThreadPending>(*this, group, membership.place, call,
+                                                 journal_.add(call, bytes, group.ranks),
+                                                 std::move(send), std::move(receive));
   bool is_last = false;
   try {
     is_last = pending->join();
@@ -489,6 +489,8 @@ void ThreadCommunicator::progress() {
 }
 
 void ThreadCommunicator::wait(const ThreadPending& pending) {
+  Span span("wait", "wait");
+  if (span.is_recorded()) span.fact("call", pending.text());
   const double seconds = world_->options().watchdog;
   const auto until = seconds > 0 ? Clock::now() + std::chrono::duration_cast<Clock::duration>(
                                                       std::chrono::duration<double>(seconds))

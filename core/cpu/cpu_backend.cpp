@@ -9,6 +9,7 @@
 
 #include "core/dtype.h"
 #include "core/error.h"
+#include "core/trace.h"
 
 namespace pf {
 namespace {
@@ -129,6 +130,7 @@ double CpuBackend::add_up(std::int64_t size, std::int64_t columns,
 // --- Elementwise ---------------------------------------------------------------------------------
 
 void CpuBackend::fill(const Tensor& y, double value) {
+  const Span span("kernel", "fill");
   const auto pattern = pattern_of(y.dtype(), value);
   const std::size_t size = size_of(y.dtype());
   if (y.is_contiguous())
@@ -143,6 +145,7 @@ void CpuBackend::fill(const Tensor& y, double value) {
 }
 
 void CpuBackend::copy(const Tensor& y, const Tensor& x) {
+  const Span span("kernel", "copy");
   if (y.dtype() != x.dtype())
     return over_elements(
         y, [&](std::int64_t begin, std::int64_t end, int) { of(y).copy(y, x, begin, end); });
@@ -159,16 +162,19 @@ void CpuBackend::copy(const Tensor& y, const Tensor& x) {
 }
 
 void CpuBackend::add(const Tensor& y, std::span<const Tensor> xs) {
+  const Span span("kernel", "add");
   over_elements(y,
                 [&](std::int64_t begin, std::int64_t end, int) { of(y).add(y, xs, begin, end); });
 }
 
 void CpuBackend::scale(const Tensor& y, const Tensor& x, double factor) {
+  const Span span("kernel", "scale");
   over_elements(
       y, [&](std::int64_t begin, std::int64_t end, int) { of(y).scale(y, x, factor, begin, end); });
 }
 
 void CpuBackend::swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, const Tensor& row) {
+  const Span span("kernel", "swiglu");
   over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(y).swiglu(y, gate, up, row, begin, end);
   });
@@ -177,12 +183,14 @@ void CpuBackend::swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, c
 void CpuBackend::swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow,
                                  const Tensor& dy, const Tensor& gate, const Tensor& up,
                                  const Tensor& row) {
+  const Span span("kernel", "swiglu_backward");
   over_rows(dy.rows(), dy.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(dy).swiglu_backward(dgate, dup, drow, dy, gate, up, row, begin, end);
   });
 }
 
 void CpuBackend::activation(const Tensor& y, const Tensor& x, ActivationKind kind) {
+  const Span span("kernel", "activation");
   over_elements(y, [&](std::int64_t begin, std::int64_t end, int) {
     of(y).activation(y, x, kind, begin, end);
   });
@@ -190,12 +198,14 @@ void CpuBackend::activation(const Tensor& y, const Tensor& x, ActivationKind kin
 
 void CpuBackend::activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
                                      ActivationKind kind) {
+  const Span span("kernel", "activation_backward");
   over_elements(dx, [&](std::int64_t begin, std::int64_t end, int) {
     of(dx).activation_backward(dx, dy, x, kind, begin, end);
   });
 }
 
 void CpuBackend::add_row(const Tensor& y, const Tensor& x, const Tensor& row) {
+  const Span span("kernel", "add_row");
   over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(y).add_row(y, x, row, begin, end);
   });
@@ -203,6 +213,7 @@ void CpuBackend::add_row(const Tensor& y, const Tensor& x, const Tensor& row) {
 
 // Workers own columns: rows are added in order.
 void CpuBackend::add_row_backward(const GradientTarget& drow, const Tensor& dy) {
+  const Span span("kernel", "add_row_backward");
   share(dy.columns(), 32, dy.rows(), [&](std::int64_t begin, std::int64_t end, int) {
     of(dy).add_row_backward(drow, dy, begin, end);
   });
@@ -210,6 +221,7 @@ void CpuBackend::add_row_backward(const GradientTarget& drow, const Tensor& dy) 
 
 void CpuBackend::dropout(const Tensor& y, const Tensor& x, double p, const Random& random,
                          const Tensor& token, std::int64_t width, std::int64_t first_column) {
+  const Span span("kernel", "dropout");
   over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(y).dropout(y, x, p, random, token, width, first_column, begin, end);
   });
@@ -217,6 +229,7 @@ void CpuBackend::dropout(const Tensor& y, const Tensor& x, double p, const Rando
 
 void CpuBackend::normal(const Tensor& y, const Random& random, double std, const Shape& whole,
                         std::span<const std::int64_t> begin) {
+  const Span span("kernel", "normal");
   over_elements(y, [&](std::int64_t from, std::int64_t to, int) {
     of(y).normal(y, random, std, whole, begin, from, to);
   });
@@ -226,6 +239,7 @@ void CpuBackend::normal(const Tensor& y, const Random& random, double std, const
 
 void CpuBackend::embedding(const Tensor& y, const Tensor& ids, const Tensor& w,
                            std::int64_t first) {
+  const Span span("kernel", "embedding");
   over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(y).embedding(y, ids, w, first, begin, end);
   });
@@ -234,6 +248,7 @@ void CpuBackend::embedding(const Tensor& y, const Tensor& ids, const Tensor& w,
 // Workers own columns: a row's gradients are added in the order of its tokens.
 void CpuBackend::embedding_backward(const GradientTarget& dw, const Tensor& ids, const Tensor& dy,
                                     std::int64_t first) {
+  const Span span("kernel", "embedding_backward");
   if (!dw.adds) fill(dw.tensor, 0);
   share(dy.columns(), 32, dy.rows(), [&](std::int64_t begin, std::int64_t end, int) {
     of(dy).embedding_backward(dw.tensor, ids, dy, first, begin, end);
@@ -242,6 +257,7 @@ void CpuBackend::embedding_backward(const GradientTarget& dw, const Tensor& ids,
 
 void CpuBackend::rms_norm(const Tensor& y, const Tensor& scale, const Tensor& x, const Tensor& w,
                           double eps) {
+  const Span span("kernel", "rms_norm");
   over_rows(x.rows(), x.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(x).rms_norm(y, scale, x, w, eps, begin, end);
   });
@@ -256,6 +272,7 @@ std::size_t CpuBackend::rms_norm_workspace(const Tensor& x, const Tensor& w) {
 void CpuBackend::rms_norm_backward(const Tensor& dx, const GradientTarget& dw, const Tensor& dy,
                                    const Tensor& x, const Tensor& scale, const Tensor& w,
                                    const Tensor& work) {
+  const Span span("kernel", "rms_norm_backward");
   const std::size_t element = size_of(accumulation(x.dtype()));
   const std::size_t bytes = rounded(std::size_t(w.size()) * element);
   std::byte* sums = dw.tensor ? row_of(work, 0) : nullptr;
@@ -270,6 +287,7 @@ void CpuBackend::rms_norm_backward(const Tensor& dx, const GradientTarget& dw, c
 
 void CpuBackend::layer_norm(const Tensor& y, const Tensor& statistics, const Tensor& x,
                             const Tensor& w, const Tensor& b, double eps) {
+  const Span span("kernel", "layer_norm");
   over_rows(x.rows(), x.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(x).layer_norm(y, statistics, x, w, b, eps, begin, end);
   });
@@ -284,6 +302,7 @@ void CpuBackend::layer_norm_backward(const Tensor& dx, const GradientTarget& dw,
                                      const GradientTarget& db, const Tensor& dy, const Tensor& x,
                                      const Tensor& statistics, const Tensor& w,
                                      const Tensor& work) {
+  const Span span("kernel", "layer_norm_backward");
   const std::size_t element = size_of(accumulation(x.dtype()));
   const std::size_t bytes = rounded(std::size_t(2 * w.size()) * element);
   std::byte* sums = dw.tensor || db.tensor ? row_of(work, 0) : nullptr;
@@ -302,6 +321,7 @@ void CpuBackend::layer_norm_backward(const Tensor& dx, const GradientTarget& dw,
 }
 
 void CpuBackend::join_heads(const Tensor& y, const Tensor& a, const Tensor& b, std::int64_t heads) {
+  const Span span("kernel", "join_heads");
   over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(y).join_heads(y, a, b, heads, begin, end);
   });
@@ -309,6 +329,7 @@ void CpuBackend::join_heads(const Tensor& y, const Tensor& a, const Tensor& b, s
 
 void CpuBackend::join_heads_backward(const Tensor& da, const Tensor& db, const Tensor& dy,
                                      std::int64_t heads) {
+  const Span span("kernel", "join_heads_backward");
   over_rows(dy.rows(), dy.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(dy).join_heads_backward(da, db, dy, heads, begin, end);
   });
@@ -316,6 +337,7 @@ void CpuBackend::join_heads_backward(const Tensor& da, const Tensor& db, const T
 
 void CpuBackend::rope(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor& table,
                       bool inverse) {
+  const Span span("kernel", "rope");
   over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(y).rope(y, x, position, table, inverse, begin, end);
   });
@@ -323,6 +345,7 @@ void CpuBackend::rope(const Tensor& y, const Tensor& x, const Tensor& position, 
 
 void CpuBackend::take_rows(const Tensor& y, const Tensor& x, const Tensor& order,
                            std::int64_t per) {
+  const Span span("kernel", "take_rows");
   const std::size_t bytes = std::size_t(y.columns()) * size_of(y.dtype());
   const auto* from = order.data<std::int32_t>();
   over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
@@ -335,6 +358,7 @@ void CpuBackend::take_rows(const Tensor& y, const Tensor& x, const Tensor& order
 }
 
 void CpuBackend::sum_rows(const Tensor& y, const Tensor& x, const Tensor& place, std::int64_t per) {
+  const Span span("kernel", "sum_rows");
   over_rows(y.rows(), y.columns() * per, [&](std::int64_t begin, std::int64_t end, int) {
     of(y).sum_rows(y, x, place, per, begin, end);
   });
@@ -352,6 +376,7 @@ std::size_t CpuBackend::pack_workspace(const Packed& w) {
 }
 
 void CpuBackend::pack(Packed& w, const Tensor& work) {
+  const Span span("kernel", "pack");
   products_.pack(w, work);
 }
 
@@ -361,17 +386,20 @@ std::size_t CpuBackend::product_workspace(std::int64_t rows, const Packed& w) {
 
 void CpuBackend::product(const Tensor& y, const Tensor& x, const Packed& w,
                          std::span<const std::int64_t> counts, const Tensor& work) {
+  const Span span("kernel", "product");
   products_.product(y, x, w, counts, work);
 }
 
 void CpuBackend::product_input_gradient(const Tensor& dx, const Tensor& dy, const Packed& w,
                                         std::span<const std::int64_t> counts, const Tensor& work) {
+  const Span span("kernel", "product_input_gradient");
   products_.product_input_gradient(dx, dy, w, counts, work);
 }
 
 void CpuBackend::product_weight_gradient(std::span<const GradientTarget> dws, const Tensor& dy,
                                          const Tensor& x, const Packed& w,
                                          std::span<const std::int64_t> counts, const Tensor& work) {
+  const Span span("kernel", "product_weight_gradient");
   products_.product_weight_gradient(dws, dy, x, w, counts, work);
 }
 
@@ -384,6 +412,7 @@ std::size_t CpuBackend::attention_workspace(const Tensor& q, const Tensor& k,
 void CpuBackend::attention(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
                            const Tensor& v, std::span<const Area> areas,
                            const AttentionShape& shape, const Tensor& work) {
+  const Span span("kernel", "attention");
   attention_.attention(y, lse, q, k, v, areas, shape, work);
 }
 
@@ -398,12 +427,14 @@ void CpuBackend::attention_backward(const Tensor& dq, const Tensor& dk, const Te
                                     const Tensor& q, const Tensor& k, const Tensor& v,
                                     std::span<const Area> areas, const AttentionShape& shape,
                                     const Tensor& work) {
+  const Span span("kernel", "attention_backward");
   attention_.attention_backward(dq, dk, dv, dy, y, lse, q, k, v, areas, shape, work);
 }
 
 // --- Weights -------------------------------------------------------------------------------------
 
 void CpuBackend::reduce(const Tensor& y, std::span<const Tensor> xs, const Tensor& squares) {
+  const Span span("kernel", "reduce");
   const double sum = add_up(y.size(), 1, [&](std::int64_t begin, std::int64_t end) {
     return of(y).reduce(y, xs, begin, end);
   });
@@ -424,6 +455,7 @@ bool CpuBackend::packs_by_group(const Packed& packed) const {
 
 void CpuBackend::adamw(std::span<const AdamWTensor> tensors, const AdamWStep& step, Packed* packed,
                        const Tensor& work) {
+  const Span span("kernel", "adamw");
   if (packed != nullptr && packed->forward && packs_by_group(*packed))
     return adamw_by_group(tensors, step, *packed, work);
   for (const AdamWTensor& tensor : tensors)

@@ -6,11 +6,13 @@
 
 #include "core/cpu/cpu_backend.h"
 #include "core/dtype.h"
+#include "core/trace.h"
 
 namespace pf {
 
 void CpuBackend::route(const Tensor& scores, const Tensor& weights, const Tensor& lse,
                        const Tensor& chosen, const Tensor& logits, const Router& router) {
+  const Span span("kernel", "route");
   over_rows(logits.rows(), 4 * logits.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(logits).route(scores, weights, lse, chosen, logits, router, false, begin, end);
   });
@@ -18,6 +20,7 @@ void CpuBackend::route(const Tensor& scores, const Tensor& weights, const Tensor
 
 void CpuBackend::route_again(const Tensor& scores, const Tensor& weights, const Tensor& lse,
                              const Tensor& chosen, const Tensor& logits, const Router& router) {
+  const Span span("kernel", "route_again");
   over_rows(logits.rows(), logits.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(logits).route(scores, weights, lse, chosen, logits, router, true, begin, end);
   });
@@ -27,6 +30,7 @@ void CpuBackend::route_backward(const Tensor& dlogits, const Tensor& dscores,
                                 const Tensor& dweights, const Tensor& dlse, const Tensor& scores,
                                 const Tensor& weights, const Tensor& chosen, const Tensor& logits,
                                 const Router& router) {
+  const Span span("kernel", "route_backward");
   over_rows(dlogits.rows(), dlogits.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(dlogits).route_backward(dlogits, dscores, dweights, dlse, scores, weights, chosen, logits,
                                router, begin, end);
@@ -34,6 +38,7 @@ void CpuBackend::route_backward(const Tensor& dlogits, const Tensor& dscores,
 }
 
 void CpuBackend::forced_choice(const Tensor& chosen, const Tensor& token, std::int64_t experts) {
+  const Span span("kernel", "forced_choice");
   auto* to = chosen.data<std::int32_t>();
   const auto* from = token.data<std::int64_t>();
   const std::int64_t k = chosen.columns(), pitch = chosen.pitch();
@@ -46,6 +51,7 @@ void CpuBackend::forced_choice(const Tensor& chosen, const Tensor& token, std::i
 
 void CpuBackend::drop_choices(const Tensor& kept, const Tensor& chosen, const Tensor& weights,
                               std::int64_t block, std::int64_t capacity, std::int64_t experts) {
+  const Span span("kernel", "drop_choices");
   const std::int64_t k = chosen.columns();
   const auto drop = [&]<class A>(const A* weight, std::int64_t begin, std::int64_t end) {
     std::vector<std::vector<std::pair<A, std::int32_t*>>> of(static_cast<std::size_t>(experts));
@@ -76,6 +82,7 @@ void CpuBackend::drop_choices(const Tensor& kept, const Tensor& chosen, const Te
 // A counting sort.
 void CpuBackend::plan(const Tensor& order, const Tensor& place, const Tensor& counts,
                       const Tensor& chosen, std::int64_t padded) {
+  const Span span("kernel", "plan");
   auto* sorted = order.data<std::int32_t>();
   auto* places = place.data<std::int32_t>();
   auto* count = counts.data<std::int64_t>();
@@ -103,6 +110,7 @@ void CpuBackend::plan(const Tensor& order, const Tensor& place, const Tensor& co
 
 void CpuBackend::count_choices(const Tensor& counts, const Tensor& chosen, const Tensor& mask,
                                const Tensor& segment) {
+  const Span span("kernel", "count_choices");
   fill(counts, 0);
   const auto* segments = segment ? segment.data<std::int32_t>() : nullptr;
   const auto* choice = chosen.data<std::int32_t>();
@@ -122,6 +130,7 @@ void CpuBackend::count_choices(const Tensor& counts, const Tensor& chosen, const
 // --- Losses --------------------------------------------------------------------------------------
 
 void CpuBackend::row_max(const Tensor& top, const Tensor& logits) {
+  const Span span("kernel", "row_max");
   over_rows(logits.rows(), logits.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(logits).row_max(top, logits, begin, end);
   });
@@ -129,6 +138,7 @@ void CpuBackend::row_max(const Tensor& top, const Tensor& logits) {
 
 void CpuBackend::loss_parts(const Tensor& exp_sum, const Tensor& picked, const Tensor& logits,
                             const Tensor& top, const Tensor& target, std::int64_t first) {
+  const Span span("kernel", "loss_parts");
   over_rows(logits.rows(), logits.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(logits).loss_parts(exp_sum, picked, logits, top, target, first, begin, end);
   });
@@ -137,6 +147,7 @@ void CpuBackend::loss_parts(const Tensor& exp_sum, const Tensor& picked, const T
 void CpuBackend::loss_parts_backward(const Tensor& dlogits, const Tensor& dexp_sum,
                                      const Tensor& dpicked, const Tensor& logits, const Tensor& top,
                                      const Tensor& target, std::int64_t first) {
+  const Span span("kernel", "loss_parts_backward");
   over_rows(logits.rows(), logits.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(logits).loss_parts_backward(dlogits, dexp_sum, dpicked, logits, top, target, first, begin,
                                    end);
@@ -145,6 +156,7 @@ void CpuBackend::loss_parts_backward(const Tensor& dlogits, const Tensor& dexp_s
 
 void CpuBackend::cross_entropy(const Tensor& loss, const Tensor& exp_sum, const Tensor& picked,
                                const Tensor& top, const Tensor& mask, double factor) {
+  const Span span("kernel", "cross_entropy");
   const double sum = add_up(mask.size(), 16, [&](std::int64_t begin, std::int64_t end) {
     return of(loss).cross_entropy(exp_sum, picked, top, mask, begin, end);
   });
@@ -154,6 +166,7 @@ void CpuBackend::cross_entropy(const Tensor& loss, const Tensor& exp_sum, const 
 void CpuBackend::cross_entropy_backward(const Tensor& dexp_sum, const Tensor& dpicked,
                                         const Tensor& dloss, const Tensor& exp_sum,
                                         const Tensor& mask, double factor) {
+  const Span span("kernel", "cross_entropy_backward");
   const double seed = factor * dloss.item();
   over_elements(mask, [&](std::int64_t begin, std::int64_t end, int) {
     of(mask).cross_entropy_backward(dexp_sum, dpicked, seed, exp_sum, mask, begin, end);
@@ -163,6 +176,7 @@ void CpuBackend::cross_entropy_backward(const Tensor& dexp_sum, const Tensor& dp
 // Workers own columns: rows are added in order.
 void CpuBackend::segment_sum(const Tensor& y, const Tensor& x, const Tensor& mask,
                              const Tensor& segment) {
+  const Span span("kernel", "segment_sum");
   share(y.columns(), 32, x.rows(), [&](std::int64_t begin, std::int64_t end, int) {
     of(x).segment_sum(y, x, mask, segment, begin, end);
   });
@@ -170,12 +184,14 @@ void CpuBackend::segment_sum(const Tensor& y, const Tensor& x, const Tensor& mas
 
 void CpuBackend::segment_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& mask,
                                       const Tensor& segment) {
+  const Span span("kernel", "segment_sum_backward");
   over_rows(dx.rows(), dx.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(dx).segment_sum_backward(dx, dy, mask, segment, begin, end);
   });
 }
 
 void CpuBackend::dot(const Tensor& y, const Tensor& a, const Tensor& b, double factor) {
+  const Span span("kernel", "dot");
   const double sum = add_up(a.size(), 1, [&](std::int64_t begin, std::int64_t end) {
     return of(a).dot(a, b, begin, end);
   });
@@ -183,10 +199,12 @@ void CpuBackend::dot(const Tensor& y, const Tensor& a, const Tensor& b, double f
 }
 
 void CpuBackend::dot_backward(const Tensor& da, const Tensor& dy, const Tensor& b, double factor) {
+  const Span span("kernel", "dot_backward");
   scale(da, b, factor * dy.item());
 }
 
 void CpuBackend::normalise_rows(const Tensor& y, const Tensor& x) {
+  const Span span("kernel", "normalise_rows");
   over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
     of(y).normalise_rows(y, x, begin, end);
   });
@@ -202,6 +220,7 @@ std::int64_t masked_rows(const Tensor& x) {
 }  // namespace
 
 void CpuBackend::square_sum(const Tensor& y, const Tensor& x, const Tensor& mask, double factor) {
+  const Span span("kernel", "square_sum");
   const std::int64_t rows = masked_rows(x), columns = x.size() / std::max<std::int64_t>(1, rows);
   const double sum = add_up(rows, columns, [&](std::int64_t begin, std::int64_t end) {
     return of(x).square_sum(x, mask, begin, end);
@@ -211,6 +230,7 @@ void CpuBackend::square_sum(const Tensor& y, const Tensor& x, const Tensor& mask
 
 void CpuBackend::square_sum_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
                                      const Tensor& mask, double factor) {
+  const Span span("kernel", "square_sum_backward");
   const double seed = factor * dy.item();
   const std::int64_t rows = masked_rows(x), columns = x.size() / std::max<std::int64_t>(1, rows);
   over_rows(rows, columns, [&](std::int64_t begin, std::int64_t end, int) {

@@ -180,7 +180,7 @@ TEST_F(Training, MovesAFolderThatIsThereAside) {
 TEST_F(Training, ThatFailsSaysSo) {
   here.write("runs", "a file");
   const Outcome outcome = run("train run.yaml");
-  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.code, 2);
   EXPECT_EQ(outcome.err, "pentafold: runs/run: can't be made: Not a directory\n");
 }
 

@@ -424,7 +424,7 @@ TEST(ThreadCommunicator, TheWatchdogNamesWhoIsMissingAndWhatWasCalledBefore) {
 
 TEST(Journal, KeepsTheLast64Calls) {
   Journal journal;
-  for (int i = 0; i < 70; ++i) journal.end(journal.add(call_of("all_gather")));
+  for (int i = 0; i < 70; ++i) journal.end(journal.add(call_of("all_gather"), 0, {}));
   const std::string text = journal.text();
   EXPECT_EQ(std::ranges::count(text, '\n'), 64);
   EXPECT_EQ(text.find("  #6 all_gather on dp of x: f64 [4, 2]\n"), 0u) << text;
