@@ -22,7 +22,7 @@
 #include "models/balance.h"
 #include "models/metrics.h"
 #include "models/transformer.h"
-#include "optim/adamw.h"
+#include "optim/optimizer.h"
 #include "optim/schedule.h"
 
 namespace pf {
@@ -104,7 +104,7 @@ class Trainer {
   Mesh mesh_;
   Transformer model_;
   std::optional<Gradients> gradients_;
-  std::optional<AdamW> optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
   std::optional<Stage> stage_;
   std::optional<Balance> balance_;
   Times times_;
@@ -132,6 +132,11 @@ std::vector<int> all_ranks(int count) {
   std::vector<int> ranks(static_cast<std::size_t>(count));
   std::iota(ranks.begin(), ranks.end(), 0);
   return ranks;
+}
+
+Sharing sharing(const config::Config& config) {
+  return {config.parallel().zero() == 0 ? 1 : int(config.parallel().zero_shard()),
+          [c = config.optimizer()](const Parameter& w) { return needs_matrices(w, c); }};
 }
 
 // Of one rank: what the configuration says, or its share of what this process may use.
@@ -174,8 +179,8 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
       if (w.is_trainable()) trained.back().push_back(&w);
     }});
   }
-  gradients_.emplace(mesh_, trained);
-  optimizer_.emplace(config.optimizer(), visit);
+  gradients_.emplace(mesh_, trained, sharing(config));
+  optimizer_ = make_optimizer(config.optimizer(), mesh_, gradients_->parts(), visit);
   stage_.emplace(model_.layers(), *gradients_, config.train().recompute() == config::Train::full);
   const std::int64_t group = config.model().moe().balance().group();
   balance_.emplace(mesh_, group > 0 ? group : mesh_.size(axes::dp));
@@ -255,6 +260,7 @@ Trainer::Taken Trainer::take_step(std::int64_t step) {
     times_.enter("optimizer");
     const double clip = config_.train().clip();
     optimizer_->step(report.lr, clip > 0 && norm > clip ? clip / norm : 1);
+    gradients_->share_values();
   }
   for (const auto& counts : taken.statistics.expert_counts) {
     const double total = std::accumulate(counts.begin(), counts.end(), 0.0);
@@ -303,6 +309,7 @@ int Trainer::run() {
       evaluate(step + 1, false);
   }
   if (signal == 0) evaluate(steps, true);
+  gradients_->wait_for_values();
   summary_.seconds = seconds_since(begin);
   summarise(last, signal);
   return signal;
@@ -361,9 +368,9 @@ std::string describe(const config::Config& c, const Mesh& mesh, const std::strin
   if (size.active_parameters != size.parameters)
     out << ", " << count_in_words(double(size.active_parameters)) << " active";
   out << "; " << config::Run::Precision_Name(c.run().precision()) << "; " << mesh.size()
-      << (mesh.size() == 1 ? " rank" : " ranks") << " (dp " << mesh.size(axes::dp) << ") on "
-      << device << "; " << c.train().global_batch() << " x " << c.data().sequence()
-      << " tokens a step";
+      << (mesh.size() == 1 ? " rank" : " ranks") << " (dp " << mesh.size(axes::dp)
+      << (c.parallel().zero() > 0 ? ", zero 1" : "") << ") on " << device << "; "
+      << c.train().global_batch() << " x " << c.data().sequence() << " tokens a step";
   return out.str();
 }
 
