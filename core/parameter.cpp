@@ -54,6 +54,15 @@ void Parameter::place_gradient(const Tensor& gradient) {
   has_gradient_ = false;
 }
 
+void Parameter::place_value(const Tensor& place) {
+  require(bool(value_), "parameter ", name_, ": a place for its value before initialise()");
+  require(place.shape() == shape() && place.dtype() == value_.dtype(), "parameter ", name_,
+          ": a place ", place.text(), " for ", value_.text());
+  backend(value_).copy(place, value_);
+  value_ = place.labelled(label_);
+  changed();
+}
+
 GradientTarget Parameter::gradient_target() {
   make_gradient();
   return {gradient_, std::exchange(has_gradient_, true)};
@@ -91,10 +100,10 @@ const Packed& Pack::packed(DType type) {
   for (const Parameter* w : parts_)
     require(bool(w->value()), "pack ", name_, ": ", w->name(), " is used before initialise()");
   Device& device = parts_[0]->value().device();
+  packed_.parts.clear();
+  for (const Parameter* w : parts_) packed_.parts.push_back(w->value());
   if (!is_made_ || packed_.type != type) {
     packed_.type = type;
-    packed_.parts.clear();
-    for (const Parameter* w : parts_) packed_.parts.push_back(w->value());
     const auto bytes = std::int64_t(device.backend().packed_bytes(packed_));
     packed_.forward = bytes > 0 ? Tensor::empty({bytes}, DType::u8, device) : Tensor();
     packed_.backward = bytes > 0 ? Tensor::empty({bytes}, DType::u8, device) : Tensor();

@@ -54,6 +54,8 @@ class Parameter {
   // it.
   const Tensor& gradient();
   void place_gradient(const Tensor& gradient);
+  // Moves the value to `place`, which is like it.
+  void place_value(const Tensor& place);
   // Where an op writes: the first write after clear_gradient() overwrites, later ones add.
   GradientTarget gradient_target();
   bool has_gradient() const { return has_gradient_; }

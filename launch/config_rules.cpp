@@ -219,6 +219,16 @@ void check_experts(const config::Config& config, const Places& places) {
                   "model.moe.experts=" + text_of(config.model().moe().experts()));
 }
 
+void check_zero(const config::Config& config, const Places& places) {
+  const config::Parallel& parallel = config.parallel();
+  if (parallel.zero_shard() == 0) return;
+  if (parallel.zero() == 0)
+    places.fail("parallel.zero_shard", "found " + text_of(parallel.zero_shard()) +
+                                           ", but with parallel.zero=0 nothing is shared; use 0");
+  const std::int64_t dp = data_parallel_size(config);
+  check_divisor(places, "parallel.zero_shard", parallel.zero_shard(), dp, "dp=" + text_of(dp));
+}
+
 void check_cluster(const config::Cluster& cluster, const Places& places) {
   if (cluster.memory() != 0 && cluster.memory() < (1 << 20))
     places.fail("cluster.memory", "found " + text_of(cluster.memory()) +
@@ -240,7 +250,7 @@ void check_supported(const config::Config& config, const Places& places) {
       {"parallel.ep", parallel.ep(), 1, "expert parallelism"},
       {"parallel.etp", parallel.etp(), 1, "tensor parallelism of experts"},
       {"parallel.pp", parallel.pp(), 1, "pipeline parallelism"},
-      {"parallel.zero", parallel.zero(), 0, "sharing what replicas hold (ZeRO)"},
+      {"parallel.zero", parallel.zero(), 1, "sharing gradients or weights (ZeRO 2 and 3)"},
       {"parallel.chunks", parallel.chunks(), 1, "more than one stage a rank"},
   }};
   for (const Missing& part : missing) {
@@ -275,6 +285,7 @@ void check_rules(const config::Config& config, const Places& places) {
   check_batch(config, places);
   if (config.model().has_moe()) check_moe(config, places);
   check_experts(config, places);
+  check_zero(config, places);
   check_cluster(config.cluster(), places);
   check_supported(config, places);
 }

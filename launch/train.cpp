@@ -22,7 +22,7 @@
 #include "models/balance.h"
 #include "models/metrics.h"
 #include "models/transformer.h"
-#include "optim/adamw.h"
+#include "optim/optimizer.h"
 #include "optim/schedule.h"
 
 namespace pf {
@@ -135,7 +135,7 @@ class Trainer {
   Mesh mesh_;
   Transformer model_;
   std::optional<Gradients> gradients_;
-  std::optional<AdamW> optimizer_;
+  std::unique_ptr<Optimizer> optimizer_;
   std::optional<Stage> stage_;
   std::optional<Balance> balance_;
   Times times_;
@@ -163,6 +163,11 @@ std::vector<int> all_ranks(int count) {
   std::vector<int> ranks(static_cast<std::size_t>(count));
   std::iota(ranks.begin(), ranks.end(), 0);
   return ranks;
+}
+
+Sharing sharing(const config::Config& config) {
+  return {config.parallel().zero() == 0 ? 1 : int(config.parallel().zero_shard()),
+          [c = config.optimizer()](const Parameter& w) { return needs_matrices(w, c); }};
 }
 
 // Of one rank: what the configuration says, or its share of what this process may use.
@@ -199,8 +204,8 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
   const auto visit = [this](const Visitor& visitor) { model_.visit(visitor); };
   freeze(config.train().freeze(), "train.freeze", visit);
   model_.initialise(std::uint64_t(config.run().seed()));
-  gradients_.emplace(mesh_, trained_parameters(model_));
-  optimizer_.emplace(config.optimizer(), visit);
+  gradients_.emplace(mesh_, trained_parameters(model_), sharing(config));
+  optimizer_ = make_optimizer(config.optimizer(), mesh_, gradients_->parts(), visit);
   stage_.emplace(model_.layers(), *gradients_, config.train().recompute() == config::Train::full);
   const std::int64_t group = config.model().moe().balance().group();
   balance_.emplace(mesh_, group > 0 ? group : mesh_.size(axes::dp));
@@ -281,6 +286,7 @@ Trainer::Taken Trainer::take_step(std::int64_t step) {
     times_.enter("optimizer");
     const double clip = config_.train().clip();
     optimizer_->step(report.lr, clip > 0 && norm > clip ? clip / norm : 1);
+    gradients_->share_values();
     model_.update_biases(taken.statistics.expert_counts);
   }
   report.experts = loads_of(config_.model(), taken.statistics.expert_counts);
@@ -356,6 +362,7 @@ int Trainer::run() {
       evaluate(step + 1, false);
   }
   if (signal == 0) evaluate(steps, true);
+  gradients_->wait_for_values();
   summary_.seconds = seconds_since(begin);
   summarise(last, signal);
   return signal;
@@ -408,9 +415,9 @@ std::string describe(const config::Config& c, const Mesh& mesh, const std::strin
   if (size.active_parameters != size.parameters)
     out << ", " << count_in_words(double(size.active_parameters)) << " active";
   out << "; " << config::Run::Precision_Name(c.run().precision()) << "; " << mesh.size()
-      << (mesh.size() == 1 ? " rank" : " ranks") << " (dp " << mesh.size(axes::dp) << ") on "
-      << device << "; " << c.train().global_batch() << " x " << c.data().sequence()
-      << " tokens a step";
+      << (mesh.size() == 1 ? " rank" : " ranks") << " (dp " << mesh.size(axes::dp)
+      << (c.parallel().zero() > 0 ? ", zero 1" : "") << ") on " << device << "; "
+      << c.train().global_batch() << " x " << c.data().sequence() << " tokens a step";
   return out.str();
 }
 

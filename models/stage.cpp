@@ -22,6 +22,7 @@ void Stage::forward(Flight& flight) {
     Flight::Step& step = flight.steps[l];
     const Span span("layer", "forward of ", layer.name());
     enter(flight.context, "forward of " + layer.name());
+    gradients_->wait_for_values(l);
     if (x) step.x = step.tape.watch(x);
     const Tape::Recording on(&step.tape);
     const bool is_inner = l > 0 && l + 1 < layers_->size();
@@ -59,10 +60,12 @@ void Stage::backward(Flight& flight, bool is_last) {
 Tensor Stage::evaluate(Context& context) {
   const Tape::Recording pause(nullptr);
   Tensor x;
-  for (const auto& layer : *layers_) {
-    const Span span("layer", "evaluation in ", layer->name());
-    enter(context, "evaluation in " + layer->name());
-    x = layer->forward(x, context);
+  for (std::size_t l = 0; l < layers_->size(); ++l) {
+    Layer& layer = *(*layers_)[l];
+    const Span span("layer", "evaluation in ", layer.name());
+    enter(context, "evaluation in " + layer.name());
+    gradients_->wait_for_values(l);
+    x = layer.forward(x, context);
   }
   return x;
 }

@@ -2,37 +2,46 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
+#include <map>
 
 namespace pf {
+namespace {
 
-AdamW::AdamW(const config::Optimizer& c, const std::function<void(const Visitor&)>& visit)
+// A part of x; whole ones keep their shape, by which packs are rebuilt.
+Tensor view(const Part& part, const Tensor& x) {
+  return part.is_whole() ? x : part.of(x);
+}
+
+}  // namespace
+
+AdamW::AdamW(const config::Optimizer& c, const std::vector<Part>& parts, const Visit& visit)
     : beta1_(c.beta1()), beta2_(c.beta2()), eps_(c.eps()) {
-  std::set<const Parameter*> packed;
-  const auto moment = [](const Parameter& w) {
-    return Tensor::zeros(w.shape(), w.value().dtype(), w.value().device(), w.label());
-  };
-  const auto add = [&](Pack* pack, const std::vector<Parameter*>& parameters) {
-    Group group{pack, decay_of(*parameters[0], c), parameters, {}, {}};
-    for (const Parameter* w : parameters) {
-      group.first.push_back(moment(*w));
-      group.second.push_back(moment(*w));
-    }
-    groups_.push_back(std::move(group));
-  };
-  const auto is_trainable = [](const Parameter* w) { return w->is_trainable(); };
+  std::map<const Parameter*, Part> left;
+  for (const Part& part : parts) left[part.parameter] = part;
   visit({.pack = [&](Pack& pack) {
-    const auto decays_alike = [&](const Parameter* w) {
-      return decay_of(*w, c) == decay_of(*pack.parts()[0], c);
-    };
-    if (!std::ranges::all_of(pack.parts(), is_trainable)) return;
-    if (!std::ranges::all_of(pack.parts(), decays_alike)) return;
-    add(&pack, pack.parts());
-    packed.insert(pack.parts().begin(), pack.parts().end());
+    const double decay = decay_of(*pack.parts()[0], c);
+    std::vector<Part> of_pack;
+    for (const Parameter* w : pack.parts()) {
+      const auto found = left.find(w);
+      if (found == left.end() || !found->second.is_whole() || decay_of(*w, c) != decay) return;
+      of_pack.push_back(found->second);
+    }
+    add(&pack, of_pack, decay);
+    for (const Parameter* w : pack.parts()) left.erase(w);
   }});
-  visit({.parameter = [&](Parameter& w) {
-    if (w.is_trainable() && !packed.contains(&w)) add(nullptr, {&w});
-  }});
+  for (const Part& part : parts)
+    if (left.contains(part.parameter)) add(nullptr, {part}, decay_of(*part.parameter, c));
+}
+
+void AdamW::add(Pack* pack, const std::vector<Part>& parts, double decay) {
+  Group group{pack, decay, parts, {}, {}};
+  for (const Part& part : parts) {
+    const Tensor value = view(part, part.parameter->value());
+    for (auto* moments : {&group.first, &group.second})
+      moments->push_back(
+          Tensor::zeros(value.shape(), value.dtype(), value.device(), value.label()));
+  }
+  groups_.push_back(std::move(group));
 }
 
 void AdamW::step(double lr, double gradient_scale) {
@@ -43,9 +52,11 @@ void AdamW::step(double lr, double gradient_scale) {
     step.correction2 = 1 - std::pow(beta2_, double(steps_));
     step.gradient_scale = gradient_scale;
     std::vector<AdamWTensor> tensors;
-    for (std::size_t i = 0; i < group.parameters.size(); ++i) {
-      Parameter& w = *group.parameters[i];
-      tensors.push_back({w.value(), group.first[i], group.second[i], w.gradient()});
+    for (std::size_t i = 0; i < group.parts.size(); ++i) {
+      const Part& part = group.parts[i];
+      Parameter& w = *part.parameter;
+      tensors.push_back(
+          {view(part, w.value()), group.first[i], group.second[i], view(part, w.gradient())});
       w.changed();
     }
     Device& device = tensors[0].value.device();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "core/error.h"
 #include "parallel/collectives.h"
@@ -36,48 +37,105 @@ Axes invariant_axes(const Label& label) {
   return out;
 }
 
+// A sum that a group makes by slices: rank i of it makes [bounds[i], bounds[i + 1]) of the bucket.
+struct Slices {
+  std::vector<int> group;  // world ranks
+  std::size_t self = 0;
+  std::vector<std::int64_t> bounds;
+
+  std::int64_t begin() const { return bounds[self]; }
+  std::int64_t end() const { return bounds[self + 1]; }
+};
+
 }  // namespace
 
 struct Gradients::Bucket {
   Bucket(const Mesh& mesh, std::size_t squares_of_it, const Parameter& first)
-      : set(summed_over(first.label())),
-        ranks(mesh.size(set)),
-        self(mesh.coordinate(set)),
-        squares(squares_of_it),
-        type(first.value().dtype()) {}
+      : set(summed_over(first.label())), squares(squares_of_it), type(first.value().dtype()) {
+    owners.group = mesh.group(set);
+    owners.self = std::size_t(mesh.coordinate(set));
+  }
 
   // Once all parameters are known: each gets its place.
-  void allocate(const Mesh& mesh);
-  Tensor part(int rank) const { return flat.rows(rank * slice, (rank + 1) * slice); }
-  Call call(const char* kind) const {
-    return {kind, set, type, flat.shape(), false, "gradients of " + parameters[0]->name() + "..."};
+  void allocate(const Mesh& mesh, const Sharing& sharing);
+  // A place near `target` that cuts nothing that must not be cut.
+  std::int64_t bound(std::int64_t target, const Sharing& sharing) const;
+  bool is_shared() const { return owners.group.size() > 1; }
+  Slices& sum() { return sums[at]; }
+  std::unique_ptr<Pending> gather(const Mesh& mesh, const Call& call, const Slices& slices,
+                                  const Tensor& of) const;
+  Call call(const char* kind, const char* what = "gradients of ") const {
+    return {kind, set, type, flat.shape(), false, what + parameters[0]->name() + "..."};
   }
 
   std::vector<Parameter*> parameters;
+  std::vector<std::int64_t> begins;  // of the parameters
   Axes set;
-  int ranks, self;
   std::size_t squares;
   DType type;
-  std::int64_t slice = 0;
-  Tensor flat;                       // [ranks * slice]
-  Tensor received;                   // [ranks - 1, slice]: this rank's part, from the others
-  std::unique_ptr<Pending> pending;  // last: withdrawn before the memory goes
+  Slices owners;             // whose slices stay cut
+  std::vector<Slices> sums;  // over the owners, then over the groups of owners: those of > 1 rank
+  std::size_t at = 0;        // the sum under way
+  Tensor flat, values;       // [elements]; values only where they are shared
+  Tensor received;           // this rank's slice, from the others
+  std::unique_ptr<Pending> pending, values_pending;  // last: withdrawn before the memory goes
 };
 
-void Gradients::Bucket::allocate(const Mesh& mesh) {
+std::int64_t Gradients::Bucket::bound(std::int64_t target, const Sharing& sharing) const {
+  std::int64_t found = 0;
+  for (std::size_t i = 0; i < parameters.size() && begins[i] <= target; ++i) {
+    const Parameter& p = *parameters[i];
+    const bool keeps = p.shape().dims() > 1 && sharing.keeps_matrices(p);
+    const std::int64_t unit = keeps ? p.shape()[-1] * p.shape()[-2] : aligned(1, type);
+    const std::int64_t offset = target - begins[i];
+    found = offset >= aligned(p.size(), type)
+                ? target
+                : begins[i] + (std::min(offset, p.size()) + unit / 2) / unit * unit;
+  }
+  return found;
+}
+
+void Gradients::Bucket::allocate(const Mesh& mesh, const Sharing& sharing) {
   std::int64_t size = 0;
-  for (const Parameter* p : parameters) size += aligned(p->size(), type);
-  slice = aligned((size + ranks - 1) / ranks, type);
-  flat = Tensor::zeros({ranks * slice}, type, mesh.device());
-  std::int64_t begin = 0;
-  for (Parameter* p : parameters) {
-    p->place_gradient(flat.rows(begin, begin + p->size()).reshaped(p->shape()));
-    begin += aligned(p->size(), type);
+  for (const Parameter* p : parameters) {
+    begins.push_back(size);
+    size += aligned(p->size(), type);
+  }
+  flat = Tensor::zeros({size}, type, mesh.device());
+
+  const Slices all = owners;
+  const int ranks = int(all.group.size());
+  const int shard = sharing.ranks == 0 ? ranks : std::gcd(sharing.ranks, ranks);
+  owners = {{}, all.self % std::size_t(shard), {0}};
+  const std::int64_t even = aligned((size + shard - 1) / shard, type);
+  Slices groups{{}, all.self / std::size_t(shard), {}};
+  for (int i = 0; i < shard; ++i) {
+    owners.group.push_back(all.group[groups.self * std::size_t(shard) + std::size_t(i)]);
+    owners.bounds.push_back(i + 1 < shard ? bound(std::min(size, (i + 1) * even), sharing) : size);
+  }
+  const std::int64_t slice = owners.end() - owners.begin();
+  const std::int64_t share = aligned((slice * shard + ranks - 1) / ranks, type);
+  for (int i = 0; i <= ranks / shard; ++i) {
+    groups.bounds.push_back(owners.begin() + std::min(slice, i * share));
+    if (i < ranks / shard) groups.group.push_back(all.group[std::size_t(i * shard) + owners.self]);
+  }
+  for (const Slices& slices : {owners, groups})
+    if (slices.group.size() > 1) sums.push_back(slices);
+
+  if (is_shared()) values = Tensor::zeros({size}, type, mesh.device());
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    Parameter& p = *parameters[i];
+    const auto place = [&](const Tensor& x) {
+      return x.rows(begins[i], begins[i] + p.size()).reshaped(p.shape());
+    };
+    p.place_gradient(place(flat));
+    if (is_shared()) p.place_value(place(values));
   }
 }
 
-Gradients::Gradients(const Mesh& mesh, const std::vector<std::vector<Parameter*>>& layers)
-    : mesh_(&mesh) {
+Gradients::Gradients(const Mesh& mesh, const std::vector<std::vector<Parameter*>>& layers,
+                     const Sharing& sharing)
+    : mesh_(&mesh), unused_(Tensor::zeros({}, DType::f64, mesh.device())) {
   for (const std::vector<Parameter*>& parameters : layers) {
     auto& buckets = layers_.emplace_back();
     for (Parameter* p : parameters) {
@@ -92,7 +150,17 @@ Gradients::Gradients(const Mesh& mesh, const std::vector<std::vector<Parameter*>
         found = buckets.insert(found, std::make_unique<Bucket>(mesh, squares, *p));
       (*found)->parameters.push_back(p);
     }
-    for (auto& bucket : buckets) bucket->allocate(mesh);
+    for (auto& bucket : buckets) {
+      bucket->allocate(mesh, sharing);
+      const Slices& own = bucket->owners;
+      for (std::size_t i = 0; i < bucket->parameters.size(); ++i) {
+        Parameter* p = bucket->parameters[i];
+        const std::int64_t begin = bucket->begins[i];
+        const Part part{p, std::max<std::int64_t>(own.begin() - begin, 0),
+                        std::min(own.end() - begin, p->size())};
+        if (part.size() > 0) parts_.push_back(part);
+      }
+    }
   }
 }
 
@@ -114,21 +182,19 @@ void Gradients::clear() {
     for (const auto& bucket : layer) {
       require(bucket->pending == nullptr, "gradients: clear() while sums are under way; finish()");
       for (Parameter* p : bucket->parameters) p->clear_gradient();
+      bucket->at = 0;
     }
   }
   for (const Squares& s : squares_) backend(s).fill(s, 0);
   started_.clear();
-  reduced_ = 0;
+  summed_ = reduced_ = 0;
 }
 
 void Gradients::start(std::size_t layer) {
   require(layer < layers_.size(), "gradients: layer ", layer, " of ", layers_.size());
   require(std::ranges::find(started_, layer) == started_.end(), "gradients: layer ", layer,
           " was started already; clear() comes first");
-  // At a fixed place, not when the pieces happen to be here: the order of calls and the memory are
-  // then the same in every run.
-  if (started_.size() - reduced_ == most_in_flight)
-    for (const auto& bucket : layers_[started_[reduced_++]]) reduce(*bucket);
+  advance(most_in_flight - 1);
   for (const auto& bucket : layers_[layer]) {
     for (Parameter* p : bucket->parameters) p->gradient();
     scatter(*bucket);
@@ -137,46 +203,74 @@ void Gradients::start(std::size_t layer) {
   poll();
 }
 
-void Gradients::scatter(Bucket& bucket) {
-  if (bucket.ranks == 1) return;
-  bucket.received = Tensor::empty({bucket.ranks - 1, bucket.slice}, bucket.type, mesh_->device());
-  std::vector<ConstBytes> send(std::size_t(bucket.ranks), ConstBytes{});
-  std::vector<Bytes> receive(std::size_t(bucket.ranks), Bytes{});
-  for (int i = 0, row = 0; i < bucket.ranks; ++i) {
-    if (i == bucket.self) continue;
-    send[std::size_t(i)] = bytes_of(bucket.part(i));
-    receive[std::size_t(i)] = bytes_of(bucket.received.rows(row, row + 1));
-    ++row;
-  }
-  bucket.pending =
-      mesh_->communicator().exchange(mesh_->group(bucket.set), bucket.call("scatter_gradients"),
-                                     std::move(send), std::move(receive));
+// Leaves `most` layers on their way in the first sum, and as many in the second. At a fixed place,
+// not when the pieces happen to be here: the order of calls and the memory are then the same in
+// every run.
+void Gradients::advance(std::size_t most) {
+  const auto reduce_next = [&](std::size_t& done, std::size_t sum) {
+    for (const auto& bucket : layers_[started_[done]])
+      if (sum == 0 || bucket->at < bucket->sums.size()) reduce(*bucket);
+    ++done;
+  };
+  while (summed_ - reduced_ > most) reduce_next(reduced_, 1);
+  while (started_.size() - summed_ > most) reduce_next(summed_, 0);
+  if (most == 0)
+    while (reduced_ < summed_) reduce_next(reduced_, 1);
 }
 
-void Gradients::reduce(Bucket& bucket) {
-  const Tensor own = bucket.part(bucket.self);
-  std::vector<Tensor> parts;
-  if (bucket.pending) bucket.pending->wait();
-  for (int i = 0, row = 0; i < bucket.ranks; ++i) {
-    if (i == bucket.self) {
-      parts.push_back(own);
-      continue;
-    }
-    parts.push_back(bucket.received.rows(row, row + 1).reshaped({bucket.slice}));
+// Each rank of the group sends every other one its slice of `of`.
+std::unique_ptr<Pending> Gradients::Bucket::gather(const Mesh& mesh, const Call& call,
+                                                   const Slices& slices, const Tensor& of) const {
+  const auto own = bytes_of(of.rows(slices.begin(), slices.end()));
+  std::vector<ConstBytes> send(slices.group.size(), own);
+  std::vector<Bytes> receive;
+  for (std::size_t i = 0; i < slices.group.size(); ++i)
+    receive.push_back(bytes_of(of.rows(slices.bounds[i], slices.bounds[i + 1])));
+  send[slices.self] = receive[slices.self] = {};
+  return mesh.communicator().exchange(slices.group, call, std::move(send), std::move(receive));
+}
+
+void Gradients::scatter(Bucket& bucket) {
+  if (bucket.at == bucket.sums.size()) return;
+  const Slices& sum = bucket.sum();
+  const std::size_t ranks = sum.group.size();
+  const std::int64_t slice = sum.end() - sum.begin();
+  bucket.received = Tensor::empty({std::int64_t(ranks - 1), slice}, bucket.type, mesh_->device());
+  std::vector<ConstBytes> send(ranks, ConstBytes{});
+  std::vector<Bytes> receive(ranks, Bytes{});
+  for (std::size_t i = 0, row = 0; i < ranks; ++i) {
+    if (i == sum.self) continue;
+    send[i] = bytes_of(bucket.flat.rows(sum.bounds[i], sum.bounds[i + 1]));
+    receive[i] = bytes_of(bucket.received.rows(std::int64_t(row), std::int64_t(row) + 1));
     ++row;
   }
-  backend(own).reduce(own, parts, squares_[bucket.squares]);
-  bucket.received = {};
-  if (bucket.ranks == 1) return;
+  bucket.pending = mesh_->communicator().exchange(sum.group, bucket.call("scatter_gradients"),
+                                                  std::move(send), std::move(receive));
+}
 
-  std::vector<ConstBytes> send(std::size_t(bucket.ranks), bytes_of(own));
-  std::vector<Bytes> receive;
-  receive.reserve(send.size());
-  for (int i = 0; i < bucket.ranks; ++i) receive.push_back(bytes_of(bucket.part(i)));
-  send[std::size_t(bucket.self)] = receive[std::size_t(bucket.self)] = {};
-  bucket.pending =
-      mesh_->communicator().exchange(mesh_->group(bucket.set), bucket.call("gather_gradients"),
-                                     std::move(send), std::move(receive));
+// Ends the sum under way and starts what comes next: another sum, or the way back.
+void Gradients::reduce(Bucket& bucket) {
+  if (bucket.sums.empty()) {
+    const Tensor all[] = {bucket.flat};
+    return backend(bucket.flat).reduce(bucket.flat, all, squares_[bucket.squares]);
+  }
+  const Slices& sum = bucket.sum();
+  const bool is_last = ++bucket.at == bucket.sums.size();
+  const Tensor own = bucket.flat.rows(sum.begin(), sum.end());
+  std::vector<Tensor> parts;
+  bucket.pending->wait();
+  bucket.pending.reset();
+  for (std::size_t i = 0, row = 0; i < sum.group.size(); ++i) {
+    const auto r = std::int64_t(row);
+    parts.push_back(i == sum.self ? own : bucket.received.rows(r, r + 1).reshaped({own.size()}));
+    row += i != sum.self;
+  }
+  backend(own).reduce(own, parts, is_last ? squares_[bucket.squares] : unused_);
+  bucket.received = {};
+  if (!is_last) return scatter(bucket);
+  const bool is_sum_of_owners = bucket.is_shared() && bucket.sums.size() == 1;
+  if (!is_sum_of_owners)
+    bucket.pending = bucket.gather(*mesh_, bucket.call("gather_gradients"), sum, bucket.flat);
 }
 
 void Gradients::poll() {
@@ -188,8 +282,7 @@ void Gradients::poll() {
 double Gradients::finish() {
   require(started_.size() == layers_.size(), "gradients: ", started_.size(), " of ", layers_.size(),
           " layers were started");
-  for (; reduced_ < started_.size(); ++reduced_)
-    for (const auto& bucket : layers_[started_[reduced_]]) reduce(*bucket);
+  advance(0);
   for (const auto& layer : layers_) {
     for (const auto& bucket : layer) {
       if (bucket->pending) bucket->pending->wait();
@@ -197,6 +290,31 @@ double Gradients::finish() {
     }
   }
   return norm();
+}
+
+void Gradients::share_values() {
+  for (const auto& layer : layers_) {
+    for (const auto& bucket : layer) {
+      require(bucket->values_pending == nullptr, "gradients: share_values() twice, and no wait");
+      if (bucket->is_shared())
+        bucket->values_pending = bucket->gather(
+            *mesh_, bucket->call("gather_weights", "weights of "), bucket->owners, bucket->values);
+    }
+  }
+}
+
+void Gradients::wait_for_values(std::size_t layer) {
+  if (layer >= layers_.size()) return;
+  for (const auto& bucket : layers_[layer]) {
+    if (!bucket->values_pending) continue;
+    bucket->values_pending->wait();
+    bucket->values_pending.reset();
+    for (Parameter* p : bucket->parameters) p->changed();
+  }
+}
+
+void Gradients::wait_for_values() {
+  for (std::size_t layer = 0; layer < layers_.size(); ++layer) wait_for_values(layer);
 }
 
 double Gradients::norm() const {

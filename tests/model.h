@@ -85,6 +85,7 @@ struct Recipe {
   bool defers = false;  // weight gradients until the micro-batch's backward is over
   std::uint64_t seed = 1;
   std::vector<std::string> frozen = {};  // parameters
+  Sharing sharing = {};
 };
 
 using Numbers = std::vector<double>;
@@ -138,6 +139,7 @@ class SmallModel {
   Outcome step(const Samples& samples, std::int64_t step = 0);
 
   Transformer& transformer() { return transformer_; }
+  Gradients& gradients() { return *gradients_; }
   Parameter& parameter(const std::string& name);
   std::map<std::string, Numbers> weights();
   // "f64 [10, 8] ..." of the outputs of all layers, of each of the last step's micro-batches.
@@ -164,7 +166,7 @@ inline SmallModel::SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64
       balance_(mesh, recipe.group) {
   transformer_.initialise(recipe.seed);
   for (const std::string& name : recipe.frozen) parameter(name).freeze();
-  gradients_.emplace(mesh, trained_parameters(transformer_));
+  gradients_.emplace(mesh, trained_parameters(transformer_), recipe.sharing);
   stage_.emplace(transformer_.layers(), *gradients_, recipe.recomputes);
 }
 

@@ -189,6 +189,15 @@ TEST(ConfigRules, RanksDivideTheExperts) {
             "parallel.etp: found 2, but there are no experts to cut: model.moe is missing; use 1");
 }
 
+TEST(ConfigRules, ReplicasThatShareAStateDivideDp) {
+  const std::string two = "parallel={ranks: 4, zero: 1, zero_shard: ";
+  EXPECT_EQ(told({two + "3}"}),
+            "parallel.zero_shard: found 3, wanted a divisor of dp=4; nearest: 2 or 4");
+  EXPECT_EQ(error_of(dense, {two + "2}"}), "no error");
+  EXPECT_EQ(told({"parallel={ranks: 4, zero_shard: 2}"}),
+            "parallel.zero_shard: found 2, but with parallel.zero=0 nothing is shared; use 0");
+}
+
 TEST(ConfigRules, WhatIsNotThereYetIsSaid) {
   const auto said = [](const std::string& parallel, const std::string& key) {
     const std::string error =
@@ -206,8 +215,9 @@ TEST(ConfigRules, WhatIsNotThereYetIsSaid) {
             "found 2, but tensor parallelism of experts is not in this version yet; use 1");
   EXPECT_EQ(said("pp: 2", "parallel.pp"),
             "found 2, but pipeline parallelism is not in this version yet; use 1");
-  EXPECT_EQ(said("zero: 1", "parallel.zero"),
-            "found 1, but sharing what replicas hold (ZeRO) is not in this version yet; use 0");
+  EXPECT_EQ(said("zero: 2", "parallel.zero"),
+            "found 2, but sharing gradients or weights (ZeRO 2 and 3) is not in this version yet; "
+            "use 1");
   EXPECT_EQ(said("chunks: 2", "parallel.chunks"),
             "found 2, but more than one stage a rank is not in this version yet; use 1");
   EXPECT_EQ(told({"cluster.device=cuda"}),

@@ -318,7 +318,8 @@ TEST(ConfigValue, AnUnknownNameIsShownWithAllNames) {
             "run.precision: found 'fp16', wanted one of f64 | f32 | bf16");
   EXPECT_EQ(told({"run.precision=bf61"}),
             "run.precision: found 'bf61', wanted one of f64 | f32 | bf16; did you mean bf16?");
-  EXPECT_EQ(told({"optimizer.kind=sgd"}), "optimizer.kind: found 'sgd', wanted adamw");
+  EXPECT_EQ(told({"optimizer.kind=lion"}),
+            "optimizer.kind: found 'lion', wanted one of adamw | sgd | muon");
 }
 
 TEST(ConfigValue, AScalarForAMapOrAListIsRefused) {

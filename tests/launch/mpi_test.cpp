@@ -39,8 +39,25 @@ class MpiRun : public testing::Test {
         std::regex(R"re("(tokens_per_s|resident)":[^,}]*|"seconds":\{[^}]*\})re"), "");
   }
 
+  // Each step's, of all that metrics say.
+  std::string losses() const {
+    return std::regex_replace(metrics(), std::regex("\"grad_norm\":[^,}]*"), "");
+  }
+
   TemporaryFolder here;
 };
+
+TEST_F(MpiRun, StatesThatReplicasDivideGiveTheLossesOfWholeOnes) {
+  for (const std::string kind : {"adamw", "sgd", "muon train.clip=0"}) {
+    const std::string arguments = " train.steps=3 optimizer.kind=" + kind;
+    ASSERT_EQ(shell("$p train run.yaml train.global_batch=48 --ranks 3" + arguments).code, 0);
+    const std::string wanted = losses();
+    const Outcome processes = shell("train 3 parallel.zero=1" + arguments);
+    ASSERT_EQ(processes.code, 0) << processes.err;
+    EXPECT_EQ(losses(), wanted) << kind;
+    EXPECT_EQ(shell("train 4 parallel.zero=1 parallel.zero_shard=2" + arguments).code, 0);
+  }
+}
 
 TEST_F(MpiRun, LossesAreBitwiseThoseOfThreadRanks) {
   for (const std::string ranks : {"2", "3", "4", "8"}) {

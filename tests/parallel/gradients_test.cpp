@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -341,6 +342,93 @@ TEST(Gradients, OfARankThatThrowsLeaveNobodyWaiting) {
       EXPECT_STREQ(error.what(), "rank 2: out of luck");
     }
   }
+}
+
+// p5 and p6 are cut between matrices only.
+Sharing among(int ranks) {
+  return {ranks, [](const Parameter& p) { return p.whole().dims() == 3; }};
+}
+
+TEST(SharedGradients, AreTheSumsWhereTheirOwnersAre) {
+  for (const Layout& layout : layouts) {
+    for (const int sharing : {0, 2, 3}) {
+      in_ranks(layout, [&](const Mesh& mesh) {
+        Model model = make_model(mesh), whole = make_model(mesh);
+        Gradients gradients(mesh, model.layers, among(sharing));
+        Gradients all(mesh, whole.layers);
+        double norm = 0, want = 0;
+        for (int run = 0; run < 2; ++run) {
+          step<double>(model, gradients, mesh, &norm);
+          step<double>(whole, all, mesh, &want);
+          EXPECT_EQ(norm, want);
+          for (const Part& part : gradients.parts()) {
+            const auto number = std::stoul(part.parameter->name().substr(1));
+            EXPECT_EQ(part.of(part.parameter->gradient()).to_vector<double>(),
+                      part.of(whole.parameters[number]->gradient()).to_vector<double>());
+            EXPECT_TRUE(part.parameter->whole().dims() < 3 || part.begin % 18 + part.end % 18 == 0);
+          }
+        }
+      });
+    }
+  }
+}
+
+TEST(SharedGradients, GiveEachElementOneOwnerAndBringItsValueToAll) {
+  for (const Layout& layout : layouts) {
+    for (const int sharing : {0, 2, 3}) {
+      in_ranks(layout, [&](const Mesh& mesh) {
+        Model model = make_model(mesh);
+        Gradients gradients(mesh, model.layers, among(sharing));
+        for (int run = 1; run < 3; ++run) {
+          // 1 more in each step: an element of two owners, or of none, would show.
+          for (const Part& part : gradients.parts()) {
+            const Tensor x = part.of(part.parameter->value());
+            for (std::int64_t i = 0; i < x.size(); ++i) x.data<double>()[i] += 1;
+          }
+          gradients.share_values();
+          gradients.wait_for_values();
+          for (const auto& p : model.parameters)
+            EXPECT_EQ(p->value().to_vector<double>(),
+                      std::vector<double>(std::size_t(p->size()), run));
+        }
+      });
+    }
+  }
+}
+
+TEST(SharedGradients, KeepTheValuesThatWereThere) {
+  in_ranks(2, [](const Mesh& mesh) {
+    Model model;
+    model.add(0, mesh, {7, 12}, dense(replicated, replicated, replicated));
+    Parameter& p = *model.parameters[0];
+    backend(p.value()).normal(p.value(), {1, 2, 0}, 1, p.whole(), std::array<std::int64_t, 2>{});
+    const auto want = p.value().to_vector<double>();
+    const std::uint64_t version = p.version();
+    const Gradients gradients(mesh, model.layers, among(0));
+    EXPECT_EQ(p.value().to_vector<double>(), want);
+    EXPECT_GT(p.version(), version);
+  });
+}
+
+TEST(SharedGradients, TravelOnceAndWeightsOnce) {
+  in_ranks(4, [](const Mesh& mesh) {
+    Model model;
+    model.add(0, mesh, {64, 64}, dense(replicated, replicated, replicated), DType::f32);
+    Gradients gradients(mesh, model.layers, among(0));
+    step<float>(model, gradients, mesh);
+    gradients.share_values();
+    gradients.wait_for_values();
+    std::int64_t gathered = 0, scattered = 0, others = 0;
+    for (const Traffic& t : mesh.communicator().traffic()) {
+      if (t.calls == 0 || t.bytes <= 64) continue;  // the norm's
+      (t.kind == "scatter_gradients" ? scattered
+       : t.kind == "gather_weights"  ? gathered
+                                     : others) += t.bytes;
+    }
+    EXPECT_EQ(scattered, 64 * 64 * 4 / 4 * 3);
+    EXPECT_EQ(gathered, scattered);
+    EXPECT_EQ(others, 0);
+  });
 }
 
 }  // namespace
