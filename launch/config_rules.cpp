@@ -136,8 +136,7 @@ void check_moe(const config::Config& config, const Places& places) {
   check_router(moe, places);
   if (moe.has_capacity())
     check_divisor(places, "model.moe.capacity.block", moe.capacity().block(),
-                  config.data().sequence(),
-                  "data.sequence=" + text_of(config.data().sequence()));
+                  config.data().sequence(), "data.sequence=" + text_of(config.data().sequence()));
   const std::int64_t layers = config.model().layers();
   if (moe.every() > layers)
     places.fail("model.moe.every",
