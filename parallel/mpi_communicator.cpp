@@ -134,7 +134,8 @@ class MpiPending : public Pending {
         out += (self == group_->ranks[0] ? " to rank " : " from rank ") + std::to_string(peer);
     return out;
   }
-  std::vector<int> missing() const;  // ranks whose messages have not come
+  // Ranks whose messages have not come; if all have, those that have not fetched theirs.
+  std::vector<int> missing() const;
 
  private:
   enum class Kind : std::uint8_t { sending, receiving };
@@ -150,6 +151,7 @@ class MpiPending : public Pending {
   void post_headers();
   void post_data();
   void check_headers() const;
+  std::vector<int> peers_under_way(Kind kind) const;
   bool test();  // whether all messages under way have ended
 
   MpiCommunicator* communicator_;
@@ -273,12 +275,17 @@ void MpiPending::advance() {
 }
 
 std::vector<int> MpiPending::missing() const {
+  const std::vector<int> silent = peers_under_way(Kind::receiving);
+  return silent.empty() ? peers_under_way(Kind::sending) : silent;
+}
+
+std::vector<int> MpiPending::peers_under_way(Kind kind) const {
   std::vector<int> peers;
   for (std::size_t i = 0; i < requests_.size(); ++i) {
-    if (messages_[i].kind == Kind::sending || requests_[i] == MPI_REQUEST_NULL) continue;
-    int has_come = 0;
-    MPI_Request_get_status(requests_[i], &has_come, MPI_STATUS_IGNORE);
-    if (has_come == 0) peers.push_back(messages_[i].peer);
+    if (messages_[i].kind != kind || requests_[i] == MPI_REQUEST_NULL) continue;
+    int has_ended = 0;
+    MPI_Request_get_status(requests_[i], &has_ended, MPI_STATUS_IGNORE);
+    if (has_ended == 0) peers.push_back(messages_[i].peer);
   }
   std::ranges::sort(peers);
   peers.erase(std::unique(peers.begin(), peers.end()), peers.end());
