@@ -26,9 +26,13 @@ SwiGlu::SwiGlu(const std::string& prefix, const MlpConfig& c, const Mesh& mesh)
       gate_up_(prefix + ".gate_up", {&gate_, &up_}),
       down_pack_(prefix + ".down", {&down_}) {
   if (!c.has_gate) return;
-  Parameter& w = make_parameter(
-      switch_, mesh,
-      {prefix + ".switch", {1, c.hidden}, dense_weight(Cut::whole), Init::normal, c.init_std});
+  Parameter& w = make_parameter(switch_, mesh,
+                                {prefix + ".switch",
+                                 {1, c.hidden},
+                                 dense_weight(Cut::whole),
+                                 Init::normal,
+                                 c.init_std,
+                                 Role::router});
   switch_pack_.emplace(prefix + ".switch", std::vector<Parameter*>{&w});
 }
 
