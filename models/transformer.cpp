@@ -81,7 +81,7 @@ class Embedding : public Layer {
   }
   std::string name() const override { return "embedding"; }
   Tensor forward(const Tensor&, Context& context) override {
-    const Tensor x = leave(embedding(context.batch.ids, w_, context.type), context);
+    Tensor x = leave(embedding(context.batch.ids, w_, context.type), context);
     if (!positions_) return x;
     const Tensor at = slice(context.batch.position, *context.mesh, axes::tp);
     return add(x, embedding(at, *positions_, context.type, offset_));

@@ -51,7 +51,7 @@ Routed route(const Tensor& logits, std::int64_t k, const Router& router, const T
 Tensor forced_choice(const Tensor& token, std::int64_t k, std::int64_t experts) {
   require(token.dtype() == DType::i64 && k >= 1 && k <= experts, "forced_choice: token is ",
           token.text(), "; top ", k, " of ", experts, " experts");
-  const Tensor chosen =
+  Tensor chosen =
       Tensor::empty({token.size(), k}, DType::i32, token.device(), constant(token.label()));
   backend(token).forced_choice(chosen, token, experts);
   return chosen;
