@@ -1,7 +1,6 @@
 #include "launch/corpus.h"
 
 #include <algorithm>
-#include <bit>
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
@@ -15,50 +14,13 @@
 
 #include "core/error.h"
 #include "launch/document_hash.h"
+#include "launch/documents.h"
 
 namespace pf {
 namespace {
 
 namespace fs = std::filesystem;
 using Bytes = std::span<const std::uint8_t>;
-
-constexpr std::uint8_t form_feed = '\f';
-
-// Where the first `byte` is, or the size.
-std::size_t find(Bytes bytes, std::uint8_t byte) {
-  const void* found = bytes.empty() ? nullptr : std::memchr(bytes.data(), byte, bytes.size());
-  if (found == nullptr) return bytes.size();
-  return static_cast<std::size_t>(static_cast<const std::uint8_t*>(found) - bytes.data());
-}
-
-bool is_binary(Bytes bytes) {
-  const Bytes start = bytes.first(std::min<std::size_t>(bytes.size(), 8000));
-  return find(start, 0) < start.size();
-}
-
-// The length of the block that `bytes` start with: it ends with the last line end of its second
-// half, if there is one.
-std::size_t block_length(Bytes bytes, std::size_t block) {
-  if (bytes.size() <= block) return bytes.size();
-  const Bytes half = bytes.subspan(block / 2, block - block / 2);
-  const auto last = std::find(half.rbegin(), half.rend(), '\n');
-  return last == half.rend() ? block : block - static_cast<std::size_t>(last - half.rbegin());
-}
-
-std::vector<std::string> files_below(const std::string& folder) {
-  std::vector<std::string> paths;
-  std::error_code error;
-  fs::recursive_directory_iterator at(folder, error);
-  for (const fs::recursive_directory_iterator end; !error && at != end; at.increment(error)) {
-    std::error_code ignored;  // of a link that leads nowhere
-    const bool is_hidden = at->path().filename().string().starts_with('.');
-    if (is_hidden && at->is_directory(ignored)) at.disable_recursion_pending();
-    if (!is_hidden && at->is_regular_file(ignored)) paths.push_back(at->path().string());
-  }
-  require(!error, folder, ": can't be read: ", error.message());
-  std::sort(paths.begin(), paths.end());
-  return paths;
-}
 
 }  // namespace
 
@@ -133,32 +95,17 @@ void Corpus::read_heldout_window(std::uint64_t index, std::span<std::uint8_t> wi
 }
 
 void Corpus::open_folder() {
-  const std::vector<std::string> paths = files_below(path_);
-  for (const std::string& path : paths) {
-    MappedFile file(path);
-    if (!file.bytes().empty() && !is_binary(file.bytes())) files_.push_back(std::move(file));
-  }
-  require(!files_.empty(), path_, ": none of its ", paths.size(), " files has text");
+  for (const std::string& path : text_files_below(path_)) files_.emplace_back(path);
   if (files_.size() == 1) return split_file(files_[0].bytes());
   for (const MappedFile& file : files_) add(file.bytes(), {&form_feed, 1});
 }
 
 void Corpus::split_file(Bytes bytes) {
-  if (find(bytes, form_feed) + 1 < bytes.size()) {
-    while (!bytes.empty()) {
-      const std::size_t length = find(bytes, form_feed);
-      const std::size_t separator = length < bytes.size() ? 1 : 0;
-      add(bytes.first(length), bytes.subspan(length, separator));
-      bytes = bytes.subspan(length + separator);
-    }
-    return;
-  }
-  const std::size_t block =
-      std::clamp<std::size_t>(std::bit_floor(bytes.size() / 512), 1 << 10, 64 << 10);
+  const FileRule rule = rule_of(bytes);
   while (!bytes.empty()) {
-    const std::size_t length = block_length(bytes, block);
-    add(bytes.first(length), {});
-    bytes = bytes.subspan(length);
+    const Document document = first_document(bytes, rule);
+    add(document.text, document.end);
+    bytes = bytes.subspan(document.text.size() + document.end.size());
   }
 }
 

@@ -36,14 +36,8 @@ struct CorpusOptions {
   std::uint64_t heldout_windows = 200;  // at most
 };
 
-// A file or a folder as bytes, cut into documents, each for training or held out by its hash alone
-// (launch/document_hash.h). The documents of
-//   a file    end with a form feed, which belongs to them but not to their hash;
-//   a file without one (but at its end) are blocks that end at line ends, of 64 KiB or, that there
-//             may be 512 of them, less, but not below 1 KiB;
-//   a folder  are its files, also in folders below, in the order of their paths, each with a form
-//             feed added. Empty files, names that start with a dot, and files with a zero among
-//             their first 8,000 bytes are left out. With one file left, it is as that file alone.
+// A file or a folder as bytes, cut into documents by the rule of launch/documents.h, each for
+// training or held out by its hash alone (launch/document_hash.h), its end mark apart.
 // Windows run across documents, in file order, of training documents alone or of held-out ones
 // alone. The constructor reads all bytes once. Everything else is const and needs no lock.
 // Throws Error that names the path: if it is missing, unreadable, empty, or too short for a window,
