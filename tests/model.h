@@ -19,7 +19,7 @@
 
 namespace pf {
 
-// A global batch: `count` sequences. mask is 1 where the target counts.
+// A global batch: `count` sequences. mask is 1 where there is a token, whose target counts.
 struct Samples {
   std::int64_t count = 0, length = 0;
   std::vector<std::int32_t> ids, targets;
@@ -179,18 +179,23 @@ inline std::unique_ptr<Flight> SmallModel::make_flight(const Samples& samples,
   auto flight = std::make_unique<Flight>();
   Context& context = flight->context;
   context.mesh = mesh_;
-  context.batch = make_batch(*mesh_, std::span(samples.ids).subspan(begin, size),
-                             std::span(samples.targets).subspan(begin, size), recipe_.micro_batch,
-                             step * samples.count + first, recipe_.type);
-  const Tensor& mask = context.batch.mask;
-  for (std::size_t t = 0; t < size && !mask.is_meta(); ++t) {
-    const Tensor one = mask.rows(std::int64_t(t), std::int64_t(t) + 1);
-    backend(one).fill(one, samples.mask[begin + t]);
+  context.batch = make_batch(*mesh_,
+                             {.count = recipe_.micro_batch,
+                              .first_sample = step * samples.count + first,
+                              .ids = std::span(samples.ids).subspan(begin, size),
+                              .targets = std::span(samples.targets).subspan(begin, size)},
+                             recipe_.type);
+  for (const Tensor& mask : {context.batch.mask, context.batch.present}) {
+    for (std::size_t t = 0; t < size && !mask.is_meta(); ++t) {
+      const Tensor one = mask.rows(std::int64_t(t), std::int64_t(t) + 1);
+      backend(one).fill(one, samples.mask[begin + t]);
+    }
   }
   context.type = recipe_.type;
   context.seed = recipe_.seed;
   context.step = step;
   context.micro_batch = micro_batch;
+  context.targets = samples.tokens();
   context.tokens = samples.tokens();
   context.is_training = true;
   context.balance = &balance_;
