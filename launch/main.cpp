@@ -25,6 +25,7 @@
 #include "launch/config.h"
 #include "launch/config_docs.h"
 #include "launch/config_keys.h"
+#include "launch/layout_command.h"
 #include "launch/plot.h"
 #include "launch/train.h"
 #include "launch/version.h"
@@ -44,6 +45,9 @@ constexpr const char* help =
       what each rank does in STEPS (default 3-5) to runs/NAME/trace.json, for ui.perfetto.dev.
   pentafold config FILE [KEY=VALUE ...] [--ranks N] [--threads N]
       Prints the whole configuration: each key with the value that train would use.
+  pentafold layout FILE [KEY=VALUE ...] [--ranks N]
+      Prints which rank does what: its place on each axis and its experts, and the groups of each
+      axis with those that leave a node (cluster.ranks_per_node).
   pentafold config --docs
       Prints what each key means, its type, default and range (Markdown).
   pentafold presets
@@ -63,6 +67,7 @@ Examples:
   pentafold train configs/quickstart.yaml
   pentafold train configs/quickstart.yaml --ranks 4 train.steps=100 optimizer.lr=1e-3
   pentafold config configs/quickstart.yaml model.layers=8 > deeper.yaml
+  pentafold layout configs/quickstart.yaml --ranks 16 parallel.tp=2 parallel.ep=8
   pentafold config configs/quickstart.yaml "model={preset: qwen3-30b-a3b, layers: 4}"
 
 SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end training after the current step; a second SIGINT ends it
@@ -81,14 +86,14 @@ struct Command {
   bool wants_docs = false;
 
   // `mpi_ranks`: those of MPI's world, which decides; 0 without it.
-  pf::config::Config load(int mpi_ranks, pf::Places& places) const {
+  pf::config::Config load(int mpi_ranks, const pf::LoadOptions& options) const {
     std::vector<std::string> all = overrides;
     pf::require(mpi_ranks == 0 || ranks.empty(), "--ranks ", ranks, ": MPI has ", mpi_ranks,
                 " ranks already; leave --ranks out, or change the launcher's number");
     if (!ranks.empty()) all.push_back("parallel.ranks=" + ranks);
     if (mpi_ranks > 0) all.push_back("parallel.ranks=" + std::to_string(mpi_ranks));
     if (!threads.empty()) all.push_back("parallel.threads=" + threads);
-    return pf::load_config(file, all, &places);
+    return pf::load_config(file, all, options);
   }
 };
 
@@ -210,6 +215,8 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   train->add_flag("--profile{auto}", profile);
   add_arguments(*config, command);
   config->add_flag("--docs", command.wants_docs);
+  CLI::App* layout = app.add_subcommand("layout");
+  add_arguments(*layout, command);
   Plot pictures;
   CLI::App* plots = app.add_subcommand("plot");
   pictures.add_to(*plots);
@@ -242,14 +249,15 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
               ", like configs/quickstart.yaml (see pentafold --help)");
   if (train->parsed() && pf::is_mpi_rank()) mpi.emplace();
   pf::TrainOptions options;
-  const pf::config::Config resolved = command.load(mpi ? mpi->size() : 0, options.places);
+  const pf::config::Config resolved =
+      command.load(mpi ? mpi->size() : 0, {&options.places, layout->parsed()});
   if (train->parsed()) {
     if (!profile.empty()) options.profiled = pf::profiled_steps(profile, resolved.train().steps());
     options.on_begin = [&failure] { failure = failed; };
     return pf::train(resolved, mpi ? &*mpi : nullptr, options);
   }
   failure = failed;
-  print(pf::to_yaml(resolved));
+  print(layout->parsed() ? pf::layout_text(resolved) : pf::to_yaml(resolved));
   return done;
 }
 
