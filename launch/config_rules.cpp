@@ -8,6 +8,8 @@
 
 #include "launch/config.h"
 #include "launch/config_keys.h"
+#include "launch/lora.h"
+#include "models/transformer.h"
 
 namespace pf {
 
@@ -234,6 +236,21 @@ void check_cluster(const config::Cluster& cluster, const Places& places) {
                                       " bytes, wanted at least 1MiB; give a unit, as in 80GiB");
 }
 
+// What fits a pattern, and how wide it is, only the model knows: it is made without values.
+void check_lora(const config::Config& config, const Places& places) {
+  const config::Train& train = config.train();
+  if (!train.has_lora()) return;
+  if (!train.freeze().empty())
+    places.fail("train.freeze", "found '" + train.freeze() +
+                                    "', but train.lora freezes all but what it adds; leave one "
+                                    "of them out");
+  model_size(config.model(), config.data().sequence(), [&](Transformer& model) {
+    choose_trained(
+        train, [&](const Visitor& visitor) { model.visit(visitor); },
+        [&](const std::string& key, const std::string& text) { places.fail(key, text); });
+  });
+}
+
 // What the schema knows and the program does not do yet.
 void check_supported(const config::Config& config, const Places& places) {
   struct Missing {
@@ -287,6 +304,7 @@ void check_rules(const config::Config& config, const Places& places) {
   check_zero(config, places);
   check_cluster(config.cluster(), places);
   check_supported(config, places);
+  check_lora(config, places);
 }
 
 bool counts_groups(const config::Balance& balance) {
