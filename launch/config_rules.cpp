@@ -8,6 +8,8 @@
 
 #include "launch/config.h"
 #include "launch/config_keys.h"
+#include "launch/lora.h"
+#include "models/transformer.h"
 
 namespace pf {
 
@@ -249,6 +251,21 @@ void check_cluster(const config::Cluster& cluster, const Places& places) {
                                       " bytes, wanted at least 1MiB; give a unit, as in 80GiB");
 }
 
+// What fits a pattern, and how wide it is, only the model knows: it is made without values.
+void check_lora(const config::Config& config, const Places& places) {
+  const config::Train& train = config.train();
+  if (!train.has_lora()) return;
+  if (!train.freeze().empty())
+    places.fail("train.freeze", "found '" + train.freeze() +
+                                    "', but train.lora freezes all but what it adds; leave one "
+                                    "of them out");
+  model_size(config.model(), config.data().sequence(), [&](Transformer& model) {
+    choose_trained(
+        train, [&](const Visitor& visitor) { model.visit(visitor); },
+        [&](const std::string& key, const std::string& text) { places.fail(key, text); });
+  });
+}
+
 }  // namespace
 
 void check_layout(const config::Config& config, const Places& places) {
@@ -272,6 +289,7 @@ void check_rules(const config::Config& config, const Places& places) {
   check_experts(config, places);
   check_zero(config, places);
   check_cluster(config.cluster(), places);
+  check_lora(config, places);
 }
 
 void check_steps(const config::Config& config, const Places& places) {

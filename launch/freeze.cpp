@@ -1,15 +1,14 @@
 #include "launch/freeze.h"
 
 #include <algorithm>
-#include <vector>
+#include <iterator>
 
 #include "core/error.h"
 #include "launch/config_keys.h"
 
 namespace pf {
-namespace {
 
-std::vector<std::string> split(const std::string& patterns) {
+std::vector<std::string> split_patterns(const std::string& patterns) {
   std::vector<std::string> out(1);
   for (const char c : patterns) {
     if (c == ',')
@@ -20,7 +19,21 @@ std::vector<std::string> split(const std::string& patterns) {
   return out;
 }
 
-}  // namespace
+std::vector<Parameter*> fitting(const std::string& pattern,
+                                const std::vector<Parameter*>& parameters) {
+  std::vector<Parameter*> out;
+  std::ranges::copy_if(parameters, std::back_inserter(out),
+                       [&](const Parameter* w) { return fits(pattern, w->name()); });
+  return out;
+}
+
+const std::string& nearest_name(const std::string& pattern,
+                                const std::vector<Parameter*>& parameters) {
+  return (*std::ranges::min_element(
+              parameters, {},
+              [&](const Parameter* w) { return edit_distance(pattern, w->name()); }))
+      ->name();
+}
 
 bool fits(std::string_view pattern, std::string_view text) {
   const std::size_t star = pattern.find('*');
@@ -37,18 +50,11 @@ void freeze(const std::string& patterns, const std::string& key,
   if (patterns.empty()) return;
   std::vector<Parameter*> parameters;
   visit({.parameter = [&](Parameter& w) { parameters.push_back(&w); }});
-  for (const std::string& pattern : split(patterns)) {
-    bool is_used = false;
-    for (Parameter* w : parameters) {
-      if (!fits(pattern, w->name())) continue;
-      w->freeze();
-      is_used = true;
-    }
-    if (is_used) continue;
-    const Parameter* nearest = *std::ranges::min_element(
-        parameters, {}, [&](const Parameter* w) { return edit_distance(pattern, w->name()); });
-    require(false, key, ": found '", pattern,
-            "', which no parameter's name fits; nearest: ", nearest->name());
+  for (const std::string& pattern : split_patterns(patterns)) {
+    const std::vector<Parameter*> found = fitting(pattern, parameters);
+    require(!found.empty(), key, ": found '", pattern,
+            "', which no parameter's name fits; nearest: ", nearest_name(pattern, parameters));
+    for (Parameter* w : found) w->freeze();
   }
   require(std::ranges::any_of(parameters, [](const Parameter* w) { return w->is_trainable(); }),
           key, ": found '", patterns, "', which freezes all ", parameters.size(),

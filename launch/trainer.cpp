@@ -8,9 +8,9 @@
 
 #include "core/error.h"
 #include "launch/evaluate.h"
-#include "launch/freeze.h"
 #include "launch/gemm_rate.h"
 #include "launch/layout_command.h"
+#include "launch/lora.h"
 #include "launch/process.h"
 #include "launch/ramp.h"
 #include "launch/signals.h"
@@ -79,13 +79,22 @@ std::size_t memory_of_rank(const config::Config& config, const Mpi* mpi) {
                      (mpi != nullptr ? mpi->ranks_here() : config.parallel().ranks()));
 }
 
-// "11.5M parameters, 4.40M active; bf16; 2 ranks x 1 thread (dp 2); 16 x 256 tokens a step"
+ModelSize trained_size(const config::Config& config) {
+  return model_size(config.model(), config.data().sequence(), [&](Transformer& model) {
+    choose_trained(config.train(), [&](const Visitor& visitor) { model.visit(visitor); });
+  });
+}
+
+// "11.5M parameters, 4.40M active, 0.30M trained; bf16; 2 ranks (dp 2) on CPU; 16 x 256 tokens a
+// step"
 std::string describe(const config::Config& c, const Mesh& mesh, const std::string& device) {
-  const ModelSize size = model_size(c.model(), c.data().sequence());
+  const ModelSize size = trained_size(c);
   std::ostringstream out;
   out << c.run().name() << ": " << count_in_words(double(size.parameters)) << " parameters";
   if (size.active_parameters != size.parameters)
     out << ", " << count_in_words(double(size.active_parameters)) << " active";
+  const std::string trained = count_in_words(double(size.trained_parameters));
+  if (trained != count_in_words(double(size.parameters))) out << ", " << trained << " trained";
   out << "; " << config::Run::Precision_Name(c.run().precision()) << "; " << mesh.size()
       << (mesh.size() == 1 ? " rank" : " ranks") << " (dp " << mesh.size(axes::dp)
       << (c.parallel().zero() > 0 ? ", zero 1" : "") << ") on " << device << "; "
@@ -109,7 +118,7 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
       model_(config.model(), {config.data().sequence(), config.train().head_chunk(), type_},
              mesh_) {
   const auto visit = [this](const Visitor& visitor) { model_.visit(visitor); };
-  freeze(config.train().freeze(), "train.freeze", visit);
+  choose_trained(config.train(), visit);
   model_.initialise(std::uint64_t(config.run().seed()));
   gradients_.emplace(mesh_, trained_parameters(model_), sharing(config));
   optimizer_ = make_optimizer(config.optimizer(), mesh_, gradients_->parts(), visit);
@@ -210,7 +219,7 @@ Trainer::Taken Trainer::take_step(std::int64_t step) {
     const double clip = config_.train().clip();
     optimizer_->step(report.lr, clip > 0 && norm > clip ? clip / norm : 1);
     gradients_->share_values();
-    model_.update_biases(taken.statistics.expert_counts);
+    if (!config_.train().has_lora()) model_.update_biases(taken.statistics.expert_counts);
   }
   report.experts = loads_of(taken.statistics);
   for (const LayerLoad& load : report.experts)
@@ -317,8 +326,7 @@ void Trainer::summarise(const StepStatistics& last, int signal) {
   const auto tail = std::min<std::ptrdiff_t>(20, std::ptrdiff_t(losses_.size()));
   summary_.tokens_per_s = double(batch * length) / median;
   summary_.gemm_share = gemm / median;
-  summary_.flops_per_s = summary_.tokens_per_s *
-                         model_size(config_.model(), config_.data().sequence()).flops_per_token;
+  summary_.flops_per_s = summary_.tokens_per_s * trained_size(config_).flops_per_token;
   summary_.parts = times_.parts();
   summary_.peak_resident_bytes = peak_resident_bytes();
   summary_.loss_first = losses_.front();

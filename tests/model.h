@@ -75,6 +75,14 @@ inline config::Model small_moe(config::Balance::Kind kind = config::Balance::mic
   return model;
 }
 
+// Matrices whose names end so get adapters, and nothing else is trained.
+struct Adapted {
+  std::vector<std::string> names = {};
+  std::int64_t rank = 2;
+  double scale = 1.5;
+  double b_std = 0;  // B starts as zeros if this is 0
+};
+
 struct Recipe {
   config::Model model = small_moe();
   DType type = DType::f64;
@@ -86,6 +94,7 @@ struct Recipe {
   std::uint64_t seed = 1;
   std::vector<std::string> frozen = {};  // parameters
   Sharing sharing = {};
+  Adapted adapted = {};
 };
 
 using Numbers = std::vector<double>;
@@ -146,6 +155,8 @@ class SmallModel {
   const std::vector<std::string>& outputs() const { return outputs_; }
 
  private:
+  void adapt();
+  void scatter_b();
   std::unique_ptr<Flight> make_flight(const Samples& samples, std::int64_t micro_batch,
                                       std::int64_t step);
   void backward(Flight& flight, bool is_last);
@@ -164,10 +175,33 @@ inline SmallModel::SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64
       mesh_(&mesh),
       transformer_(recipe.model, {length, recipe.head_chunk, recipe.type}, mesh),
       balance_(mesh, recipe.group) {
+  if (!recipe.adapted.names.empty()) adapt();
   transformer_.initialise(recipe.seed);
+  if (recipe.adapted.b_std > 0) scatter_b();
   for (const std::string& name : recipe.frozen) parameter(name).freeze();
   gradients_.emplace(mesh, trained_parameters(transformer_), recipe.sharing);
   stage_.emplace(transformer_.layers(), *gradients_, recipe.recomputes);
+}
+
+inline void SmallModel::adapt() {
+  std::vector<Parameter*> all;
+  transformer_.visit({.parameter = [&](Parameter& w) { all.push_back(&w); }});
+  for (Parameter* w : all) w->freeze();
+  for (const std::string& name : recipe_.adapted.names)
+    for (Parameter* w : all)
+      if (w->name().ends_with(name)) w->adapt(recipe_.adapted.rank, recipe_.adapted.scale);
+}
+
+// Random numbers, another stream for each.
+inline void SmallModel::scatter_b() {
+  std::uint32_t stream = 1000;
+  transformer_.visit({.parameter = [&](Parameter& w) {
+    if (!w.name().ends_with(".lora.b")) return;
+    const std::span<const std::int64_t> begin(w.block().begin);
+    backend(w.value()).normal(w.value(), {recipe_.seed, ++stream, 0}, recipe_.adapted.b_std,
+                              w.whole(), begin.first(std::size_t(w.whole().dims())));
+    w.changed();
+  }});
 }
 
 inline std::unique_ptr<Flight> SmallModel::make_flight(const Samples& samples,
@@ -209,7 +243,9 @@ inline void SmallModel::backward(Flight& flight, bool is_last) {
   for (std::size_t l = flight.steps.size(); l-- > 0;) {
     Flight::Step& step = flight.steps[l];
     step.tape.backward(ys, dys, &later);
-    if (l > 0) {
+    ys.clear();
+    dys.clear();
+    if (l > 0 && step.x.slot().index >= 0) {
       ys = {flight.steps[l - 1].y};
       dys = {step.tape.gradient(step.x)};
     }

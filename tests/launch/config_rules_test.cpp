@@ -261,5 +261,52 @@ TEST(ConfigRules, DpIsWhatTheOtherAxesLeave) {
   EXPECT_EQ(data_parallel_size(config), 4);
 }
 
+TEST(LoraRules, TheRankMustBeGivenAndTheRestHasDefaults) {
+  EXPECT_EQ(error_of(small_run, {"train.lora={}"}),
+            "override 'train.lora={}': train.lora.rank: is missing; wanted an integer, 1 to 65536: "
+            "Width of A [rank, in] and of B [out, rank]; at most the smaller side of a matrix.");
+  EXPECT_EQ(error_of(small_run, {"train.lora={rank: 4}"}), "no error");
+  const config::Config config = parse_config(small_run, "run.yaml", {"train.lora={rank: 4}"});
+  EXPECT_EQ(config.train().lora().alpha(), 16);
+  EXPECT_EQ(config.train().lora().on(), "layers.*.attention.*");
+  EXPECT_FALSE(parse_config(small_run, "run.yaml", {}).train().has_lora());
+}
+
+TEST(LoraRules, APatternThatNoMatrixFitsNamesTheNearest) {
+  const std::string wanted =
+      "', which no matrix's name fits (norms, biases and embeddings are none); nearest: ";
+  EXPECT_EQ(
+      error_of(small_run, {"train.lora={rank: 4}", "train.lora.on=layers.*.q, layers.0.mlp.gat"}),
+      "override 'train.lora.on=layers.*.q, layers.0.mlp.gat': train.lora.on: found "
+      "'layers.0.mlp.gat" +
+          wanted + "layers.0.mlp.gate");
+  EXPECT_EQ(told({"train.lora={rank: 4}", "train.lora.on='*.norm'"}).substr(0, 29),
+            "train.lora.on: found '*.norm'");
+  EXPECT_EQ(told({"train.lora={rank: 4}", "train.lora.on=embedding"}).substr(0, 32),
+            "train.lora.on: found 'embedding'");
+  EXPECT_EQ(error_of(small_run, {"train.lora={rank: 4, on: head}"}), "no error");
+  EXPECT_EQ(told({"model.tied=true", "train.lora={rank: 4}", "train.lora.on=head"}).substr(0, 27),
+            "train.lora.on: found 'head'");
+}
+
+TEST(LoraRules, TheRankIsAtMostTheSmallerSide) {
+  std::string text = dense;
+  text += "\n";
+  text.insert(text.find("  steps: 10"), "  lora:\n    rank: 65\n");
+  EXPECT_EQ(error_of(text, {}),
+            "run.yaml:15: train.lora.rank: found 65, wanted at most 64: layers.0.attention.q is "
+            "[64, 64]; a lower rank, or another train.lora.on");
+  EXPECT_EQ(error_of(small_run, {"train.lora={rank: 64}"}), "no error");
+  EXPECT_EQ(told({with_moe, "train.lora={on: '*.experts.*'}", "train.lora.rank=33"}),
+            "train.lora.rank: found 33, wanted at most 32: layers.0.moe.experts.gate is "
+            "[8, 32, 64]; a lower rank, or another train.lora.on");
+}
+
+TEST(LoraRules, WhatLoraFreezesIsNotFrozenTwice) {
+  EXPECT_EQ(error_of(small_run, {"train.lora={rank: 4}", "train.freeze=embedding"}),
+            "override 'train.freeze=embedding': train.freeze: found 'embedding', but train.lora "
+            "freezes all but what it adds; leave one of them out");
+}
+
 }  // namespace
 }  // namespace pf
