@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "launch/config.h"
 #include "launch/config_keys.h"
+#include "launch/text.h"
 
 namespace pf {
 
@@ -28,18 +31,34 @@ std::string nearest_multiples(std::int64_t of, std::int64_t value) {
 }
 
 std::string nearest_divisors(std::int64_t of, std::int64_t value) {
-  if (value > of) return text_of(of);
-  std::int64_t below = value, above = value;
-  while (of % below != 0) --below;
-  while (of % above != 0) ++above;
-  return either(below, above);
+  std::int64_t below = 1, above = of;
+  for (std::int64_t small = 1; small <= of / small; ++small) {
+    if (of % small != 0) continue;
+    for (const std::int64_t divisor : {small, of / small}) {
+      if (divisor < value) below = std::max(below, divisor);
+      if (divisor > value) above = std::min(above, divisor);
+    }
+  }
+  return value > of ? text_of(of) : either(below, above);
+}
+
+// The nearest legal values on both sides of one that is not, from 1 to `most`, times `unit`; "" if
+// there are none.
+std::string nearest_legal(std::int64_t value, std::int64_t most,
+                          const std::function<bool(std::int64_t)>& is_legal,
+                          std::int64_t unit = 1) {
+  std::int64_t below = std::min(value - 1, most), above = value + 1;
+  while (below > 0 && !is_legal(below)) --below;
+  while (above <= most && !is_legal(above)) ++above;
+  if (above <= most) return either(below * unit, above * unit);
+  return below > 0 ? text_of(below * unit) : "";
 }
 
 void check_multiple(const Places& places, const std::string& key, std::int64_t value,
-                    std::int64_t of, const std::string& rule) {
+                    std::int64_t of, const std::string& rule, const std::string& more = {}) {
   if (value % of == 0) return;
   places.fail(key, "found " + text_of(value) + ", wanted a multiple of " + rule +
-                       "; nearest: " + nearest_multiples(of, value));
+                       "; nearest: " + nearest_multiples(of, value) + more);
 }
 
 void check_divisor(const Places& places, const std::string& key, std::int64_t value,
@@ -51,7 +70,7 @@ void check_divisor(const Places& places, const std::string& key, std::int64_t va
 
 void check_run(const config::Run& run, const Places& places) {
   if (run.name().find('/') != std::string::npos)
-    places.fail("run.name", "found '" + run.name() +
+    places.fail("run.name", "found '" + printable(run.name()) +
                                 "', wanted a name without '/'; folders belong into run.folder");
 }
 
@@ -80,6 +99,10 @@ void check_positions(const config::Config& config, const Places& places) {
                     ", wanted less than fast=" + number_in_words(scaling.fast()));
 }
 
+bool has_dense_layers(const config::Model& model) {
+  return !model.has_moe() || model.moe().every() > 1 || model.moe().first_dense() > 0;
+}
+
 void check_model(const config::Model& model, const Places& places) {
   if (model.has_mla()) {
     check_multiple(places, "model.mla.rope_dim", model.mla().rope_dim(), 2,
@@ -98,9 +121,7 @@ void check_model(const config::Model& model, const Places& places) {
   if (model.vocabulary() < 256)
     places.fail("model.vocabulary", "found " + text_of(model.vocabulary()) +
                                         ", wanted at least 256: texts are read as bytes");
-  const bool has_dense_layers =
-      !model.has_moe() || model.moe().every() > 1 || model.moe().first_dense() > 0;
-  if (has_dense_layers && model.ffn() == 0)
+  if (has_dense_layers(model) && model.ffn() == 0)
     places.fail("model.ffn",
                 "is missing; wanted the inner width of the dense layers, for instance " +
                     text_of(4 * model.hidden()));
@@ -175,9 +196,24 @@ void check_sources(const config::Data& data, const Places& places) {
     const std::string& name = data.sources(i).name();
     const auto [earlier, is_new] = place_of.emplace(name, places.of(key));
     if (!is_new)
-      places.fail(key, "found '" + name + "' again (first at " + earlier->second +
+      places.fail(key, "found '" + printable(name) + "' again (first at " + earlier->second +
                            "); each source needs its own name");
   }
+}
+
+// The numbers of ranks near that of a layout that does not divide the batch.
+std::string ranks_for_batch(const config::Config& config) {
+  constexpr std::int64_t most_ranks = 1 << 20;
+  const config::Parallel& parallel = config.parallel();
+  const std::int64_t batch = config.train().global_batch();
+  const std::int64_t of_replica = parallel.tp() * parallel.cp() * parallel.pp();
+  const std::int64_t of_experts = parallel.etp() * parallel.ep() * parallel.pp();
+  const auto is_legal = [&](std::int64_t dp) {
+    return batch % (config.train().micro_batch() * dp) == 0 && dp * of_replica % of_experts == 0;
+  };
+  const std::string ranks =
+      nearest_legal(data_parallel_size(config), most_ranks / of_replica, is_legal, of_replica);
+  return ranks.empty() ? "" : "; or keep it and set parallel.ranks to " + ranks;
 }
 
 void check_batch(const config::Config& config, const Places& places) {
@@ -190,7 +226,8 @@ void check_batch(const config::Config& config, const Places& places) {
                    "train.micro_batch x dp = " + text_of(train.micro_batch()) + " x " +
                        text_of(dp) + " = " + text_of(unit) + " (dp = ranks / (tp cp pp) = " +
                        text_of(parallel.ranks()) + " / (" + text_of(parallel.tp()) + " x " +
-                       text_of(parallel.cp()) + " x " + text_of(parallel.pp()) + "))");
+                       text_of(parallel.cp()) + " x " + text_of(parallel.pp()) + "))",
+                   key == "train.global_batch" && value % unit != 0 ? ranks_for_batch(config) : "");
   };
   check("train.global_batch", train.global_batch());
   if (!train.has_ramp()) return;
@@ -213,9 +250,12 @@ void check_experts(const config::Config& config, const Places& places) {
     places.fail("parallel.etp", "found " + text_of(parallel.etp()) +
                                     ", but there are no experts to cut: model.moe is missing; "
                                     "use 1");
-  if (has_moe)
-    check_divisor(places, "parallel.ep", parallel.ep(), config.model().moe().experts(),
-                  "model.moe.experts=" + text_of(config.model().moe().experts()));
+  if (!has_moe) return;
+  const config::Moe& moe = config.model().moe();
+  check_divisor(places, "parallel.ep", parallel.ep(), moe.experts(),
+                "model.moe.experts=" + text_of(moe.experts()));
+  check_divisor(places, "parallel.etp", parallel.etp(), moe.ffn(),
+                "model.moe.ffn=" + text_of(moe.ffn()));
 }
 
 void check_zero(const config::Config& config, const Places& places) {
@@ -232,6 +272,64 @@ void check_cluster(const config::Cluster& cluster, const Places& places) {
   if (cluster.memory() != 0 && cluster.memory() < (1 << 20))
     places.fail("cluster.memory", "found " + text_of(cluster.memory()) +
                                       " bytes, wanted at least 1MiB; give a unit, as in 80GiB");
+}
+
+// What a size has to divide, by its key.
+struct Divided {
+  const char* key;
+  std::int64_t value;
+};
+
+bool divides(std::int64_t size, const std::vector<Divided>& all) {
+  return std::ranges::all_of(all, [&](const Divided& of) { return of.value % size == 0; });
+}
+
+bool fits_kv_heads(std::int64_t tp, std::int64_t kv_heads) {
+  return tp % kv_heads == 0 || kv_heads % tp == 0;
+}
+
+// The vocabulary need not divide.
+void check_tp(const config::Config& config, const Places& places) {
+  const config::Model& model = config.model();
+  const std::int64_t tp = config.parallel().tp();
+  std::vector<Divided> cut{{"model.heads", model.heads()}};
+  if (has_dense_layers(model)) cut.push_back({"model.ffn", model.ffn()});
+  if (model.moe().shared_ffn() > 0)
+    cut.push_back({"model.moe.shared_ffn", model.moe().shared_ffn()});
+  const std::int64_t kv_heads = model.has_mla() ? 1 : model.kv_heads();
+  const auto fail = [&](const std::string& wanted) {
+    const std::string nearest = nearest_legal(tp, model.heads(), [&](std::int64_t size) {
+      return divides(size, cut) && fits_kv_heads(size, kv_heads);
+    });
+    places.fail("parallel.tp",
+                "found " + text_of(tp) + ", wanted " + wanted + "; nearest: " + nearest);
+  };
+  for (const Divided& of : cut)
+    if (of.value % tp != 0) fail("a divisor of " + std::string(of.key) + "=" + text_of(of.value));
+  if (!fits_kv_heads(tp, kv_heads))
+    fail("a divisor or a multiple of model.kv_heads=" + text_of(kv_heads));
+}
+
+// Each rank has a piece of the sequence's first half and the piece opposite it, as much work as the
+// others: under a causal mask late queries see more keys.
+void check_cp(const config::Config& config, const Places& places) {
+  const std::int64_t cp = config.parallel().cp(), sequence = config.data().sequence();
+  const auto is_legal = [&](std::int64_t size) { return size == 1 || sequence % (2 * size) == 0; };
+  if (!is_legal(cp))
+    places.fail(
+        "parallel.cp",
+        "found " + text_of(cp) + ", wanted 2 x cp to divide data.sequence=" + text_of(sequence) +
+            "; nearest: " + nearest_legal(cp, std::max<std::int64_t>(sequence / 2, 1), is_legal));
+}
+
+void check_pp(const config::Config& config, const Places& places) {
+  const std::int64_t chunks = config.parallel().chunks(), layers = config.model().layers();
+  const std::string most = " of at most model.layers=" + text_of(layers);
+  if (chunks > layers)
+    places.fail("parallel.chunks", "found " + text_of(chunks) + ", wanted chunks" + most);
+  if (config.parallel().pp() * chunks > layers)
+    places.fail("parallel.pp", "found " + text_of(config.parallel().pp()) + ", wanted pp x chunks" +
+                                   most + "; nearest: " + text_of(layers / chunks));
 }
 
 // What the schema knows and the program does not do yet.
@@ -258,7 +356,7 @@ void check_supported(const config::Config& config, const Places& places) {
                                 " is not in this version yet; use " + text_of(part.largest));
   }
   if (config.cluster().device() != "cpu")
-    places.fail("cluster.device", "found '" + config.cluster().device() +
+    places.fail("cluster.device", "found '" + printable(config.cluster().device()) +
                                       "', but training on it is not in this version yet; use cpu");
 }
 
@@ -283,6 +381,9 @@ void check_rules(const config::Config& config, const Places& places) {
   check_sources(config.data(), places);
   check_batch(config, places);
   if (config.model().has_moe()) check_moe(config, places);
+  check_tp(config, places);
+  check_cp(config, places);
+  check_pp(config, places);
   check_experts(config, places);
   check_zero(config, places);
   check_cluster(config.cluster(), places);
