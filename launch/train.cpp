@@ -15,6 +15,7 @@
 #include "launch/gemm_rate.h"
 #include "launch/process.h"
 #include "launch/ramp.h"
+#include "launch/rank_limits.h"
 #include "launch/report.h"
 #include "launch/run_folder.h"
 #include "launch/signals.h"
@@ -170,13 +171,6 @@ Sharing sharing(const config::Config& config) {
           [c = config.optimizer()](const Parameter& w) { return needs_matrices(w, c); }};
 }
 
-// Of one rank: what the configuration says, or its share of what this process may use.
-std::size_t memory_of_rank(const config::Config& config, const Mpi* mpi) {
-  if (config.cluster().memory() > 0) return std::size_t(config.cluster().memory());
-  return std::size_t(memory_limit() /
-                     (mpi != nullptr ? mpi->ranks_here() : config.parallel().ranks()));
-}
-
 // Reports of the watchdog go to the run's folder.
 CommunicatorOptions communicator_options(const config::Config& config) {
   CommunicatorOptions options;
@@ -197,7 +191,7 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
       type_(type_of(config.run().precision())),
       device_(make_cpu_backend(int(config.parallel().threads()),
                                first_processor(config.parallel(), communicator.rank(), mpi)),
-              memory_of_rank(config, mpi)),
+              memory_of_rank(config, this_machine(config, mpi))),
       mesh_(communicator, device_, layout_of(config), all_ranks(communicator.size())),
       model_(config.model(), {config.data().sequence(), config.train().head_chunk(), type_},
              mesh_) {
@@ -424,6 +418,7 @@ std::string describe(const config::Config& c, const Mesh& mesh, const std::strin
 }  // namespace
 
 int train(const config::Config& config, const Mpi* mpi, const TrainOptions& options) {
+  check_ranks(config, this_machine(config, mpi));
   const Data data(config);
   std::optional<Reporter> reporter;
   if (mpi == nullptr || mpi->rank() == 0) {
