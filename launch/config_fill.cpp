@@ -253,7 +253,8 @@ void fill_from_override(Message& message, const std::string& text, Places& place
   const size_t equals = text.find('=');
   require(equals != std::string::npos && equals > 0, label,
           ": wanted key.path=value, as in train.steps=100");
-  const YAML::Node value = read_yaml(text.substr(equals + 1), [&](int) { return label; });
+  const YAML::Node value =
+      read_yaml(text.substr(equals + 1), [&](int) { return std::string(label); });
   Filler filler(*message.GetDescriptor(), places, label);
   const std::string key = text.substr(0, equals);
   const Target target = find_target(message, key, filler, Places{label, {}});

@@ -39,7 +39,8 @@ std::vector<std::pair<std::string, std::string>> groups_with(const std::string& 
     std::string group = line.substr(second + 1);
     if (group == "/") group.clear();
     if (controllers.empty()) found.emplace_back(root + "/sys/fs/cgroup", group);
-    if (controllers == controller) found.emplace_back(root + "/sys/fs/cgroup/" + controller, group);
+    if (controllers == controller)
+      found.emplace_back((root + "/sys/fs/cgroup/").append(controller), group);
   }
   return found;
 }
