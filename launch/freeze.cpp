@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "launch/config_keys.h"
+#include "launch/text.h"
 
 namespace pf {
 
@@ -35,14 +36,20 @@ const std::string& nearest_name(const std::string& pattern,
       ->name();
 }
 
+// The first place that fits what stands between two stars leaves most to the rest.
 bool fits(std::string_view pattern, std::string_view text) {
-  const std::size_t star = pattern.find('*');
+  std::size_t star = pattern.find('*');
   if (star == std::string_view::npos) return pattern == text;
   if (!text.starts_with(pattern.substr(0, star))) return false;
-  const std::string_view rest = pattern.substr(star + 1);
-  for (std::size_t begin = star; begin <= text.size(); ++begin)
-    if (fits(rest, text.substr(begin))) return true;
-  return false;
+  while (true) {
+    text.remove_prefix(star);
+    pattern.remove_prefix(star + 1);
+    star = pattern.find('*');
+    if (star == std::string_view::npos) return text.ends_with(pattern);
+    const std::size_t begin = text.find(pattern.substr(0, star));
+    if (begin == std::string_view::npos) return false;
+    text.remove_prefix(begin);
+  }
 }
 
 void freeze(const std::string& patterns, const std::string& key,
@@ -52,12 +59,12 @@ void freeze(const std::string& patterns, const std::string& key,
   visit({.parameter = [&](Parameter& w) { parameters.push_back(&w); }});
   for (const std::string& pattern : split_patterns(patterns)) {
     const std::vector<Parameter*> found = fitting(pattern, parameters);
-    require(!found.empty(), key, ": found '", pattern,
+    require(!found.empty(), key, ": found '", printable(pattern),
             "', which no parameter's name fits; nearest: ", nearest_name(pattern, parameters));
     for (Parameter* w : found) w->freeze();
   }
   require(std::ranges::any_of(parameters, [](const Parameter* w) { return w->is_trainable(); }),
-          key, ": found '", patterns, "', which freezes all ", parameters.size(),
+          key, ": found '", printable(patterns), "', which freezes all ", parameters.size(),
           " parameters; wanted some to train");
 }
 

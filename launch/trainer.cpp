@@ -9,10 +9,11 @@
 #include "core/error.h"
 #include "launch/evaluate.h"
 #include "launch/gemm_rate.h"
-#include "launch/layout_command.h"
 #include "launch/lora.h"
 #include "launch/process.h"
 #include "launch/ramp.h"
+#include "launch/rank_limits.h"
+#include "launch/run_mesh.h"
 #include "launch/signals.h"
 #include "launch/text.h"
 #include "optim/schedule.h"
@@ -24,18 +25,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-DType type_of(config::Run::Precision precision) {
-  switch (precision) {
-    case config::Run::f64:
-      return DType::f64;
-    case config::Run::f32:
-      return DType::f32;
-    case config::Run::bf16:
-      return DType::bf16;
-  }
-  return DType::f32;
 }
 
 // By MoE layer: the share of choices that went to each expert.
@@ -72,13 +61,6 @@ Sharing sharing(const config::Config& config) {
           [c = config.optimizer()](const Parameter& w) { return needs_matrices(w, c); }};
 }
 
-// Of one rank: what the configuration says, or its share of what this process may use.
-std::size_t memory_of_rank(const config::Config& config, const Mpi* mpi) {
-  if (config.cluster().memory() > 0) return std::size_t(config.cluster().memory());
-  return std::size_t(memory_limit() /
-                     (mpi != nullptr ? mpi->ranks_here() : config.parallel().ranks()));
-}
-
 ModelSize trained_size(const config::Config& config) {
   return model_size(config.model(), config.data().sequence(), [&](Transformer& model) {
     choose_trained(config.train(), [&](const Visitor& visitor) { model.visit(visitor); });
@@ -113,7 +95,7 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
       type_(type_of(config.run().precision())),
       device_(make_cpu_backend(int(config.parallel().threads()),
                                first_processor(config.parallel(), communicator.rank(), mpi)),
-              memory_of_rank(config, mpi)),
+              memory_of_rank(config, this_machine(config, mpi))),
       mesh_(communicator, device_, layout_of(config), all_ranks(communicator.size())),
       model_(config.model(), {config.data().sequence(), config.train().head_chunk(), type_},
              mesh_) {

@@ -207,7 +207,7 @@ TEST(Freeze, TheProgramTrainsTheRest) {
   EXPECT_EQ(run.code, 0) << run.err;
   EXPECT_TRUE(contains(here.read("runs/run/config.yaml"), "freeze: embedding, layers.0.*"));
   const Outcome wrong = in_shell(here, "$p train run.yaml 'train.freeze=layers.7.*'");
-  EXPECT_EQ(wrong.code, 1);
+  EXPECT_EQ(wrong.code, 2);
   EXPECT_TRUE(contains(wrong.err, "train.freeze: found 'layers.7.*'")) << wrong.err;
 }
 

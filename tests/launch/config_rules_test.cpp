@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "launch/config_fill.h"
+#include "launch/layout_rules.h"
 #include "tests/launch/config_text.h"
 
 namespace pf {
@@ -13,17 +14,43 @@ namespace {
 TEST(ConfigRules, MicroBatchesAreAMultipleOfTheReplicas) {
   EXPECT_EQ(told({"parallel.ranks=2", "train.global_batch=9"}),
             "train.global_batch: found 9, in micro-batches of 2 (train.micro_batch) 5, wanted a "
-            "multiple of dp=2 (ranks / (tp cp pp) = 2 / (1 x 1 x 1)); nearest: 8 or 11");
+            "multiple of dp=2 (ranks / (tp cp pp) = 2 / (1 x 1 x 1)); nearest: 8 or 11; or keep it "
+            "and set parallel.ranks to 1 or 5");
   EXPECT_EQ(
       error_of(small_run, {"parallel.ranks=5"}),
       "run.yaml:16: train.global_batch: found 8, in micro-batches of 2 (train.micro_batch) 4, "
-      "wanted a multiple of dp=5 (ranks / (tp cp pp) = 5 / (1 x 1 x 1)); nearest: 9");
+      "wanted a multiple of dp=5 (ranks / (tp cp pp) = 5 / (1 x 1 x 1)); nearest: 9; or keep it "
+      "and "
+      "set parallel.ranks to 4");
 }
 
 TEST(ConfigRules, TheLastMicroBatchMayBeShorter) {
   for (const char* batch : {"train.global_batch=7", "train.global_batch=8"})
     EXPECT_EQ(error_of(small_run, {"parallel.ranks=2", batch}), "no error");
   EXPECT_EQ(error_of(small_run, {"train.global_batch=1"}), "no error");
+}
+
+TEST(ConfigRules, RanksThatABatchAllowsAreNamed) {
+  const auto ranks = [](const Overrides& overrides) {
+    const std::string error = error_of(small_run, overrides);
+    const size_t begin = error.find("; or ");
+    return begin == std::string::npos ? "" : error.substr(begin + 5);
+  };
+  EXPECT_EQ(ranks({"parallel.ranks=64"}), "keep it and set parallel.ranks to 4");
+  EXPECT_EQ(ranks({"train.global_batch=48", "parallel.ranks=7"}),
+            "keep it and set parallel.ranks to 6 or 8");
+  EXPECT_EQ(ranks({"parallel={ranks: 12, tp: 2, pp: 2}"}),
+            "keep it and set parallel.ranks to 8 or 16");
+  EXPECT_EQ(ranks({with_moe, "parallel={ranks: 24, ep: 8}"}), "");
+  EXPECT_EQ(ranks({"train.global_batch=9", "parallel.ranks=2"}),
+            "keep it and set parallel.ranks to 1 or 5");
+}
+
+TEST(ConfigRules, NearestDivisorsOfALargeNumberTakeNoTime) {
+  const std::string error =
+      error_of(small_run, {with_moe, "train.global_batch=1073741789", "train.micro_batch=1",
+                           "model.moe.balance.group=1048573"});
+  EXPECT_TRUE(error.ends_with("; nearest: 1 or 1073741789")) << error;
 }
 
 TEST(ConfigRules, KvHeadsDivideHeads) {
@@ -194,6 +221,60 @@ TEST(ConfigRules, RanksDivideTheExperts) {
             "parallel.etp: found 2, but there are no experts to cut: model.moe is missing; use 1");
 }
 
+TEST(ConfigRules, TpDividesHeadsAndWidths) {
+  const auto tp = [](const std::string& size, const Overrides& model) {
+    Overrides all = model;
+    all.insert(all.end(),
+               {"parallel.ranks=" + size, "train.global_batch=480", "parallel.tp=" + size});
+    return told(all);
+  };
+  EXPECT_EQ(tp("8", {}), "parallel.tp: found 8, wanted a divisor of model.heads=4; nearest: 4");
+  EXPECT_EQ(tp("3", {}),
+            "parallel.tp: found 3, wanted a divisor of model.heads=4; nearest: 2 or 4");
+  EXPECT_EQ(tp("4", {"model.ffn=126"}),
+            "parallel.tp: found 4, wanted a divisor of model.ffn=126; nearest: 2");
+  EXPECT_EQ(tp("4", {with_moe, "model.moe.shared_ffn=30"}),
+            "parallel.tp: found 4, wanted a divisor of model.moe.shared_ffn=30; nearest: 2");
+  const Overrides twelve{"model={heads: 12, kv_heads: 6, head_dim: 8, ffn: 120}"};
+  EXPECT_EQ(tp("4", twelve),
+            "parallel.tp: found 4, wanted a divisor or a multiple of "
+            "model.kv_heads=6; nearest: 3 or 6");
+  for (const char* size : {"2", "3", "6", "12"}) EXPECT_EQ(tp(size, twelve), "no error") << size;
+  EXPECT_EQ(tp("2", {"model.vocabulary=257"}), "no error");
+}
+
+TEST(ConfigRules, AllExpertsMeansThatTheDenseWidthIsNotAsked) {
+  EXPECT_EQ(told({with_moe, "model.ffn=127", "parallel={ranks: 2, tp: 2}"}), "no error");
+}
+
+TEST(ConfigRules, TwiceCpDividesTheSequence) {
+  EXPECT_EQ(told({"data.sequence=36", "parallel={ranks: 4, cp: 4}"}),
+            "parallel.cp: found 4, wanted 2 x cp to divide data.sequence=36; nearest: 3 or 6");
+  EXPECT_EQ(told({"data.sequence=7", "parallel={ranks: 2, cp: 2}"}),
+            "parallel.cp: found 2, wanted 2 x cp to divide data.sequence=7; nearest: 1");
+  EXPECT_EQ(told({"parallel={ranks: 64, cp: 64}"}),
+            "parallel.cp: found 64, wanted 2 x cp to divide data.sequence=32; nearest: 16");
+  EXPECT_EQ(error_of(small_run, {"data.sequence=1"}), "no error");
+}
+
+TEST(ConfigRules, AStageHasALayer) {
+  EXPECT_EQ(told({"parallel={ranks: 4, pp: 4}"}),
+            "parallel.pp: found 4, wanted pp x chunks of at most model.layers=2; nearest: 2");
+  EXPECT_EQ(told({"model.layers=8", "parallel={ranks: 4, pp: 4, chunks: 3}"}),
+            "parallel.pp: found 4, wanted pp x chunks of at most model.layers=8; nearest: 2");
+  EXPECT_EQ(told({"parallel.chunks=3"}),
+            "parallel.chunks: found 3, wanted chunks of at most model.layers=2");
+}
+
+TEST(ConfigRules, EtpDividesTheExpertsWidth) {
+  EXPECT_EQ(told({with_moe, "train.global_batch=24", "parallel={ranks: 3, etp: 3}"}),
+            "parallel.etp: found 3, wanted a divisor of model.moe.ffn=32; nearest: 2 or 4");
+  EXPECT_EQ(told({with_moe, "train.global_batch=128", "parallel={ranks: 64, etp: 64}"}),
+            "parallel.etp: found 64, wanted a divisor of model.moe.ffn=32; nearest: 32");
+  EXPECT_EQ(told({with_moe, "train.global_batch=32", "parallel={ranks: 16, ep: 16}"}),
+            "parallel.ep: found 16, wanted a divisor of model.moe.experts=8; nearest: 8");
+}
+
 TEST(ConfigRules, ReplicasThatShareAStateDivideDp) {
   const std::string two = "parallel={ranks: 4, zero: 1, zero_shard: ";
   EXPECT_EQ(told({two + "3}"}),
@@ -290,7 +371,7 @@ TEST(LoraRules, APatternThatNoMatrixFitsNamesTheNearest) {
 }
 
 TEST(LoraRules, TheRankIsAtMostTheSmallerSide) {
-  std::string text = dense;
+  std::string text = small_run;
   text += "\n";
   text.insert(text.find("  steps: 10"), "  lora:\n    rank: 65\n");
   EXPECT_EQ(error_of(text, {}),
