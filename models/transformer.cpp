@@ -69,7 +69,8 @@ class Embedding : public Layer {
                                  dense_weight(Cut::rows),
                                  Init::normal,
                                  c.init_std(),
-                                 Role::embedding})) {
+                                 Role::embedding,
+                                 true})) {
     if (c.position() == config::Model::learned)
       make_parameter(positions_, mesh,
                      {"positions",
@@ -214,7 +215,8 @@ class Head : public Layer {
                             dense_weight(Cut::rows),
                             Init::normal,
                             c.init_std(),
-                            Role::head});
+                            Role::head,
+                            true});
     pack_.emplace("head", std::vector<Parameter*>{w_});
   }
   std::string name() const override { return "head"; }
