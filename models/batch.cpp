@@ -1,6 +1,6 @@
 #include "core/error.h"
 #include "core/ops/attention.h"
-#include "models/context.h"
+#include "models/context_parallel.h"
 
 namespace pf {
 namespace {
@@ -39,7 +39,7 @@ Batch make_batch(const Mesh& mesh, std::span<const std::int32_t> ids,
                                    [&](auto i) { return first_sample * length + i; });
   batch.sequence = make<std::int32_t>(mesh, tokens, DType::i32, [&](auto i) { return i / length; });
   batch.areas = causal_areas(sequences, length);
-  return batch;
+  return cut_over_cp(batch, mesh);
 }
 
 }  // namespace pf
