@@ -1,0 +1,234 @@
+#include "models/trial.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/error.h"
+#include "core/ops/elementwise.h"
+#include "parallel/table.h"
+
+namespace pf {
+
+double Samples::tokens() const {
+  return std::accumulate(mask.begin(), mask.end(), 0.0);
+}
+
+Samples uneven_samples(std::int64_t count, std::int64_t length, std::int64_t vocabulary,
+                       std::uint64_t seed) {
+  const Random random{seed, 99, 0};
+  Samples samples{count, length, {}, {}, {}};
+  for (std::int64_t s = 0; s < count; ++s) {
+    for (std::int64_t t = 0; t < length; ++t) {
+      const auto words = random.words(std::uint64_t(s * length + t));
+      samples.ids.push_back(std::int32_t(words[0] % vocabulary));
+      samples.targets.push_back(std::int32_t(words[1] % vocabulary));
+      const bool kept[] = {true, t == length / 2, false, words[2] % 3 != 0};
+      samples.mask.push_back(kept[s % 4] ? 1 : 0);
+    }
+    if (length < 2) continue;
+    std::int32_t* first = &samples.ids[std::size_t(s * length)];
+    if (first[0] == first[1]) first[1] = std::int32_t((first[1] + 1) % vocabulary);
+  }
+  return samples;
+}
+
+Samples even_samples(std::int64_t count, std::int64_t length, std::int64_t vocabulary) {
+  Samples samples = uneven_samples(count, length, vocabulary);
+  std::ranges::fill(samples.mask, 1);
+  return samples;
+}
+
+config::Model small_moe(config::Balance::Kind kind) {
+  config::Model model;
+  model.set_vocabulary(11);
+  model.set_hidden(8);
+  model.set_layers(2);
+  model.set_heads(2);
+  model.set_kv_heads(1);
+  model.set_head_dim(4);
+  model.set_ffn(10);
+  model.set_init_std(0.5);
+  config::Moe& moe = *model.mutable_moe();
+  moe.set_experts(4);
+  moe.set_top_k(2);
+  moe.set_ffn(6);
+  moe.set_shared_ffn(6);
+  moe.set_z_loss(0.1);
+  moe.mutable_balance()->set_kind(kind);
+  moe.mutable_balance()->set_weight(0.7);
+  return model;
+}
+
+SmallModel::SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64_t length)
+    : recipe_(recipe),
+      mesh_(&mesh),
+      transformer_(recipe.model, {length, recipe.head_chunk, recipe.type}, mesh),
+      balance_(mesh, recipe.group) {
+  transformer_.initialise(recipe.seed);
+  for (const std::string& name : recipe.frozen) parameter(name).freeze();
+  gradients_.emplace(mesh, trained_parameters(transformer_), recipe.sharing);
+  stage_.emplace(transformer_.layers(), *gradients_, recipe.recomputes);
+}
+
+std::unique_ptr<Flight> SmallModel::make_flight(const Samples& samples, std::int64_t micro_batch,
+                                                std::int64_t step) {
+  const std::int64_t first = micro_batch * recipe_.micro_batch;
+  const auto begin = std::size_t(first * samples.length);
+  const auto size = std::size_t(recipe_.micro_batch * samples.length);
+  auto flight = std::make_unique<Flight>();
+  Context& context = flight->context;
+  context.mesh = mesh_;
+  context.batch = make_batch(*mesh_, std::span(samples.ids).subspan(begin, size),
+                             std::span(samples.targets).subspan(begin, size), recipe_.micro_batch,
+                             step * samples.count + first, recipe_.type);
+  const Tensor& mask = context.batch.mask;
+  for (const TokenRange& range : context.batch.queries) {
+    for (std::int64_t t = 0; t < range.size() && !mask.is_meta(); ++t) {
+      const Tensor one = mask.rows(range.row + t, range.row + t + 1);
+      backend(one).fill(one, samples.mask[begin + std::size_t(range.begin + t)]);
+    }
+  }
+  context.type = recipe_.type;
+  context.seed = recipe_.seed;
+  context.step = step;
+  context.micro_batch = micro_batch;
+  context.tokens = samples.tokens();
+  context.is_training = true;
+  context.balance = &balance_;
+  return flight;
+}
+
+void SmallModel::backward(Flight& flight, bool is_last) {
+  if (!recipe_.defers) return stage_->backward(flight, is_last);
+  std::vector<Tape::Work> later;
+  std::vector<Tensor> ys, dys;
+  for (std::size_t l = flight.steps.size(); l-- > 0;) {
+    Flight::Step& step = flight.steps[l];
+    step.tape.backward(ys, dys, &later);
+    if (l > 0) {
+      ys = {flight.steps[l - 1].y};
+      dys = {step.tape.gradient(step.x)};
+    }
+    step = {};
+  }
+  for (const Tape::Work& work : later) work();
+  for (std::size_t l = flight.steps.size(); l-- > 0 && is_last;) gradients_->start(l);
+}
+
+std::vector<Statistics> SmallModel::run_micro_batches(const Samples& samples, std::int64_t step) {
+  const std::int64_t dp = mesh_->size(axes::dp), replica = mesh_->coordinate(axes::dp);
+  const std::int64_t count = samples.count / recipe_.micro_batch / dp;
+  std::vector<Statistics> statistics;
+  for (std::int64_t first = 0; first < count; first += balance_.steps_together()) {
+    const std::int64_t end = std::min(count, first + balance_.steps_together());
+    std::vector<std::unique_ptr<Flight>> flights;
+    for (std::int64_t a = first; a < end; ++a) {
+      flights.push_back(make_flight(samples, a * dp + replica, step));
+      stage_->forward(*flights.back());
+      for (const Flight::Step& s : flights.back()->steps)
+        if (s.y) outputs_.push_back(s.y.text());
+    }
+    balance_.bind();
+    for (std::size_t i = 0; i < flights.size(); ++i) {
+      backward(*flights[i], end == count && i + 1 == flights.size());
+      statistics.push_back(std::move(flights[i]->context.statistics));
+      flights[i].reset();
+    }
+  }
+  return statistics;
+}
+
+Outcome SmallModel::step(const Samples& samples, std::int64_t step) {
+  gradients_->clear();
+  balance_.clear();
+  outputs_.clear();
+  const std::vector<Statistics> statistics = run_micro_batches(samples, step);
+  Outcome out;
+  out.norm = gradients_->finish();
+  std::vector<const Statistics*> all;
+  all.reserve(statistics.size());
+  for (const Statistics& s : statistics) all.push_back(&s);
+  const StepStatistics sums = over_mesh(*mesh_, all, 0, recipe_.type);
+  out.loss = sums.loss;
+  out.balance_loss = sums.balance_loss;
+  out.z_loss = sums.z_loss;
+  out.expert_counts = sums.expert_counts;
+  if (recipe_.sharing.ranks != 1) return out;
+  transformer_.visit({.parameter = [&](Parameter& w) {
+    if (w.is_trainable()) out.gradients[w.name()] = whole(w.gradient(), w, *mesh_);
+  }});
+  return out;
+}
+
+void SmallModel::descend(double lr) {
+  for (const Part& part : gradients_->parts()) {
+    const Tensor w = part.of(part.parameter->value()), change = Tensor::like(w);
+    backend(w).scale(change, part.of(part.parameter->gradient()), -lr);
+    const Tensor terms[] = {w, change};
+    backend(w).add(w, terms);
+    part.parameter->changed();
+  }
+  gradients_->share_values();
+  gradients_->wait_for_values();
+}
+
+Parameter& SmallModel::parameter(const std::string& name) {
+  Parameter* found = nullptr;
+  transformer_.visit({.parameter = [&](Parameter& w) {
+    if (w.name() == name) found = &w;
+  }});
+  require(found != nullptr, "no parameter ", name);
+  return *found;
+}
+
+std::map<std::string, Numbers> SmallModel::weights() {
+  std::map<std::string, Numbers> out;
+  transformer_.visit(
+      {.parameter = [&](Parameter& w) { out[w.name()] = whole(w.value(), w, *mesh_); }});
+  return out;
+}
+
+namespace {
+
+// Element `index` of a block, row-major, is that element of the whole.
+std::int64_t place_in_whole(std::int64_t index, const Block& block, const Shape& whole) {
+  std::int64_t place = 0, stride = 1;
+  for (int dim = whole.dims() - 1; dim >= 0; --dim) {
+    const std::int64_t extent = block.extents[dim];
+    place += (block.begin[std::size_t(dim)] + index % extent) * stride;
+    index /= extent;
+    stride *= whole[dim];
+  }
+  return place;
+}
+
+bool is_same(double a, double b) {
+  return a == b || (a != a && b != b);
+}
+
+}  // namespace
+
+Numbers whole(const Tensor& x, const Parameter& w, const Mesh& mesh) {
+  Axes copies;  // along these, ranks hold the same
+  Label of_copies = constant(w.label());
+  for (const Axis a : axes_of(w.label().view)) {
+    if (is_varying(w.label()[a])) continue;
+    copies.push_back(a);
+    of_copies = of_copies.with({a}, Spread::rows);
+  }
+  const Tensor mine = cast(x.detached(), DType::f64).labelled(of_copies);
+  const Numbers block = mine.to_vector<double>();
+  require(std::ranges::equal(block, all_max(mine, mesh, copies).to_vector<double>(), is_same),
+          w.name(), ": ranks of ", name(copies), " hold other values than this one");
+  if (w.shape() == w.whole()) return block;
+
+  const Label sum =
+      constant(dense(Spread::partial, Spread::partial, Spread::partial, Spread::partial));
+  const Tensor all = Tensor::zeros(w.whole(), DType::f64, x.device(), sum);
+  if (!all.is_meta() && mesh.coordinate(copies) == 0)
+    for (std::size_t i = 0; i < block.size(); ++i)
+      all.data<double>()[place_in_whole(std::int64_t(i), w.block(), w.whole())] = block[i];
+  return all_reduce(all, mesh, axes_of(View::dense)).to_vector<double>();
+}
+
+}  // namespace pf
