@@ -83,7 +83,8 @@ double measure(Layer1& one, std::int64_t sequence, int steps) {
     context.is_training = true;
     context.tokens = double(tokens);
     context.balance = &balance;
-    context.batch = make_batch(one.mesh, ids, ids, tokens / sequence, 0, one.type);
+    context.batch = make_batch(
+        one.mesh, {.count = tokens / sequence, .ids = ids, .targets = ids}, one.type);
     Tape tape;
     const Tensor x = tape.watch(input);
     Tensor y;

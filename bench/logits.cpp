@@ -56,7 +56,7 @@ void run(const config::Model& config) {
   Context context;
   context.mesh = &mesh;
   context.type = DType::f64;
-  context.batch = make_batch(mesh, ids, ids, sequences, 0, DType::f64);
+  context.batch = make_batch(mesh, {.count = sequences, .ids = ids, .targets = ids}, DType::f64);
   context.wants_logits = true;
   Gradients none(mesh, {});
   Stage stage(model.layers(), none, false);

@@ -117,17 +117,19 @@ void emit(YAML::Emitter& out, const google::protobuf::Message& message) {
 }  // namespace
 
 config::Config parse_config(const std::string& text, const std::string& path,
-                            const std::vector<std::string>& overrides) {
-  Places places{path, {}};
+                            const std::vector<std::string>& overrides, Places* places) {
+  Places written{path, {}};
   config::Config config;
-  fill_from_yaml(config, text, places);
-  for (const std::string& change : overrides) fill_from_override(config, change, places);
-  complete(config, places);
+  fill_from_yaml(config, text, written);
+  for (const std::string& change : overrides) fill_from_override(config, change, written);
+  complete(config, written);
+  if (places != nullptr) *places = written;
   return config;
 }
 
-config::Config load_config(const std::string& path, const std::vector<std::string>& overrides) {
-  return parse_config(read_text(path), path, overrides);
+config::Config load_config(const std::string& path, const std::vector<std::string>& overrides,
+                           Places* places) {
+  return parse_config(read_text(path), path, overrides, places);
 }
 
 void validate(const config::Config& config) {

@@ -9,14 +9,19 @@
 
 namespace pf {
 
+struct Places;  // launch/config_fill.h
+
 // The configuration in a YAML file after overrides ("train.steps=100", "data.sources[0].path=x";
 // the last one wins), every default filled in and every rule of validate() checked. Throws Error:
 // one line with the file and line (or the override), the key, what was found and what was wanted.
-config::Config load_config(const std::string& path, const std::vector<std::string>& overrides = {});
+// `places`, where given, learns where the keys were written.
+config::Config load_config(const std::string& path, const std::vector<std::string>& overrides = {},
+                           Places* places = nullptr);
 
 // The same from text; `path` is what errors call it and names the run.
 config::Config parse_config(const std::string& text, const std::string& path,
-                            const std::vector<std::string>& overrides = {});
+                            const std::vector<std::string>& overrides = {},
+                            Places* places = nullptr);
 
 // Throws Error unless load_config could have returned this configuration; for one changed or made
 // in code, where what has a default may be missing.

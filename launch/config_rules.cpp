@@ -49,6 +49,11 @@ void check_divisor(const Places& places, const std::string& key, std::int64_t va
                        "; nearest: " + nearest_divisors(of, value));
 }
 
+// The last one may be shorter.
+std::int64_t micro_batches_in_step(const config::Train& train) {
+  return (train.global_batch() + train.micro_batch() - 1) / train.micro_batch();
+}
+
 void check_run(const config::Run& run, const Places& places) {
   if (run.name().find('/') != std::string::npos)
     places.fail("run.name", "found '" + run.name() +
@@ -95,9 +100,6 @@ void check_model(const config::Model& model, const Places& places) {
     check_multiple(places, "model.head_dim", model.head_dim(), 2,
                    "2, since rotary positions turn pairs");
   }
-  if (model.vocabulary() < 256)
-    places.fail("model.vocabulary", "found " + text_of(model.vocabulary()) +
-                                        ", wanted at least 256: texts are read as bytes");
   const bool has_dense_layers =
       !model.has_moe() || model.moe().every() > 1 || model.moe().first_dense() > 0;
   if (has_dense_layers && model.ffn() == 0)
@@ -155,11 +157,11 @@ void check_moe(const config::Config& config, const Places& places) {
                          ", wanted a multiple or a divisor of dp=" + text_of(dp) + "; nearest: " +
                          (group < dp ? nearest_divisors(dp, std::max<std::int64_t>(group, 1))
                                      : nearest_multiples(dp, group)));
-  const std::int64_t micro_batches = config.train().global_batch() / config.train().micro_batch();
+  const std::int64_t micro_batches = micro_batches_in_step(config.train());
   check_divisor(places, key, group, micro_batches,
-                "the micro-batches in a step, train.global_batch / train.micro_batch = " +
-                    text_of(config.train().global_batch()) + " / " +
-                    text_of(config.train().micro_batch()) + " = " + text_of(micro_batches));
+                "the " + text_of(micro_batches) + " micro-batches in a step (train.global_batch=" +
+                    text_of(config.train().global_batch()) +
+                    ", train.micro_batch=" + text_of(config.train().micro_batch()) + ")");
   if (!config.train().has_ramp()) return;
   const std::int64_t unit = group * config.train().micro_batch();
   const std::string rule = "model.moe.balance.group x train.micro_batch = " + text_of(group) +
@@ -180,22 +182,31 @@ void check_sources(const config::Data& data, const Places& places) {
   }
 }
 
-void check_batch(const config::Config& config, const Places& places) {
+// "dp=2 (ranks / (tp cp pp) = 4 / (2 x 1 x 1))"
+std::string replicas_in_words(const config::Config& config) {
   const config::Parallel& parallel = config.parallel();
+  return "dp=" + text_of(data_parallel_size(config)) +
+         " (ranks / (tp cp pp) = " + text_of(parallel.ranks()) + " / (" + text_of(parallel.tp()) +
+         " x " + text_of(parallel.cp()) + " x " + text_of(parallel.pp()) + "))";
+}
+
+void check_batch(const config::Config& config, const Places& places) {
   const config::Train& train = config.train();
-  const std::int64_t dp = data_parallel_size(config);
-  const std::int64_t unit = train.micro_batch() * dp;
-  const auto check = [&](const std::string& key, std::int64_t value) {
-    check_multiple(places, key, value, unit,
-                   "train.micro_batch x dp = " + text_of(train.micro_batch()) + " x " +
-                       text_of(dp) + " = " + text_of(unit) + " (dp = ranks / (tp cp pp) = " +
-                       text_of(parallel.ranks()) + " / (" + text_of(parallel.tp()) + " x " +
-                       text_of(parallel.cp()) + " x " + text_of(parallel.pp()) + "))");
-  };
-  check("train.global_batch", train.global_batch());
+  const std::int64_t dp = data_parallel_size(config), size = train.micro_batch();
+  const std::int64_t count = micro_batches_in_step(train);
+  if (count % dp != 0) {
+    const std::int64_t fewer = count / dp * dp;
+    places.fail("train.global_batch",
+                "found " + text_of(train.global_batch()) + ", in micro-batches of " +
+                    text_of(size) + " (train.micro_batch) " + text_of(count) +
+                    ", wanted a multiple of " + replicas_in_words(config) +
+                    "; nearest: " + either(fewer * size, (fewer + dp - 1) * size + 1));
+  }
   if (!train.has_ramp()) return;
-  check("train.ramp.start", train.ramp().start());
-  check("train.ramp.by", train.ramp().by());
+  const std::string rule = "train.micro_batch x dp = " + text_of(size) + " x " + text_of(dp) +
+                           " = " + text_of(size * dp);
+  check_multiple(places, "train.ramp.start", train.ramp().start(), size * dp, rule);
+  check_multiple(places, "train.ramp.by", train.ramp().by(), size * dp, rule);
   if (train.ramp().start() > train.global_batch())
     places.fail("train.ramp.start",
                 "found " + text_of(train.ramp().start()) +

@@ -1,79 +1,55 @@
-// One source of text: the windows that training sees and those that measure it.
+// One source of tokens: the windows that training sees and those that measure it.
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
-#include "launch/mapped_file.h"
+#include "launch/stored_tokens.h"
+#include "launch/text_tokens.h"
 
 namespace pf {
 
-// A row of byte ranges read as one; it does not own them. Windows of it start every `sequence`
-// bytes and have one byte more, the last target, which is also the next window's first byte.
-class ByteRow {
- public:
-  void append(std::span<const std::uint8_t> range);  // next to the last one: they become one
-  const std::vector<std::span<const std::uint8_t>>& ranges() const { return ranges_; }
-  std::uint64_t size() const { return size_; }
-
-  std::uint64_t windows(std::uint64_t sequence) const {
-    return size_ > sequence ? (size_ - 1) / sequence : 0;
-  }
-  // Fills `window` [sequence + 1] with window number `index`, in time O(log of ranges).
-  void read_window(std::uint64_t index, std::span<std::uint8_t> window) const;
-
- private:
-  std::vector<std::span<const std::uint8_t>> ranges_;
-  std::vector<std::uint64_t> begins_;  // of each range in the row
-  std::uint64_t size_ = 0;
-};
-
 struct CorpusOptions {
   std::uint64_t sequence = 256;
-  double heldout_share = 0.02;  // of the range of hashes, 0 <= share < 1; 0: none is held out
+  double heldout_share = 0.02;          // 0 <= share < 1; 0: none is held out
   std::uint64_t heldout_windows = 200;  // at most
+  std::int64_t vocabulary = 256;
 };
 
-// A file or a folder as bytes, cut into documents, each for training or held out by its hash alone
-// (launch/document_hash.h). The documents of
-//   a file    end with a form feed, which belongs to them but not to their hash;
-//   a file without one (but at its end) are blocks that end at line ends, of 64 KiB or, that there
-//             may be 512 of them, less, but not below 1 KiB;
-//   a folder  are its files, also in folders below, in the order of their paths, each with a form
-//             feed added. Empty files, names that start with a dot, and files with a zero among
-//             their first 8,000 bytes are left out. With one file left, it is as that file alone.
-// Windows run across documents, in file order, of training documents alone or of held-out ones
-// alone. The constructor reads all bytes once. Everything else is const and needs no lock.
-// Throws Error that names the path: if it is missing, unreadable, empty, or too short for a window,
-// in training or, with a share above 0, held out.
+// A run of tokens.
+struct Window {
+  std::vector<std::int32_t> ids;     // [sequence + 1]: the last is a target alone
+  std::vector<std::uint8_t> counts;  // [sequence + 1]: 1 where the token counts as a target
+  std::vector<std::int64_t> starts;  // places in ids at which documents begin, ascending
+};
+
+// What is at `path`: PREFIX of stored tokens (also as PREFIX.bin or PREFIX.idx), or text, a file or
+// a folder. Windows run across documents, in their order, of training documents alone or of
+// held-out ones alone. Const: threads may share one. Throws Error that names the path if it is
+// wrong (launch/text_tokens.h, launch/stored_tokens.h) or too short for a window, in training or,
+// with a share above 0, held out.
 class Corpus {
  public:
   Corpus(const std::string& path, const CorpusOptions& options);
 
   std::uint64_t windows() const { return windows_; }
   std::uint64_t heldout_windows() const { return heldout_windows_; }
-  // Fill `window` [sequence + 1] with number `index` of windows() or of heldout_windows().
-  void read_window(std::uint64_t index, std::span<std::uint8_t> window) const;
-  void read_heldout_window(std::uint64_t index, std::span<std::uint8_t> window) const;
+  // Number `index` of windows() or of heldout_windows().
+  Window window(std::uint64_t index) const;
+  Window heldout_window(std::uint64_t index) const;
 
-  const ByteRow& training() const { return training_; }
-  const ByteRow& heldout() const { return heldout_; }
-  std::uint64_t documents() const { return documents_; }  // held-out ones included
-  std::uint64_t heldout_documents() const { return heldout_documents_; }
+  const Split& split() const;
+  bool is_text() const;  // each token is a byte
 
  private:
-  void open_folder();
-  void split_file(std::span<const std::uint8_t> bytes);
-  void add(std::span<const std::uint8_t> document, std::span<const std::uint8_t> separator);
+  Window read(const Row& row, std::uint64_t index) const;
 
   std::string path_;
   CorpusOptions options_;
-  std::vector<MappedFile> files_;
-  ByteRow training_, heldout_;
+  std::variant<TextTokens, StoredTokens> tokens_;
   std::uint64_t windows_ = 0, heldout_windows_ = 0;
-  std::uint64_t documents_ = 0, heldout_documents_ = 0;
 };
 
 }  // namespace pf

@@ -2,29 +2,41 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "launch/config.h"
+#include "launch/config_fill.h"
 #include "launch/corpus.h"
 #include "launch/sampler.h"
+#include "models/context.h"
 
 namespace pf {
 
-// Windows of tokens: ids and, one place on, their targets, [sequences * length] each.
+// Windows of tokens, one after the other: ids and, one place on, their targets, [count * length].
 struct Windows {
+  std::int64_t count = 0;
   std::vector<std::int32_t> ids, targets;
+  std::vector<std::uint8_t> counts;  // 1 where the target counts
+  std::vector<std::int64_t> starts;  // rows of documents that do not see what is before
+
+  std::int64_t targets_that_count() const;
+  // Of `first_sample`, for a model; these must outlive it.
+  Sequences sequences(std::int64_t first_sample) const;
 };
 
 // All sources of a configuration. Const: ranks that are threads share one.
 class Data {
  public:
-  explicit Data(const config::Config& config);
+  // Throws Error that says where a source was written, and what is wrong with it.
+  explicit Data(const config::Config& config, const Places& places = {"configuration", {}});
 
   // Samples [first, first + count) of the run: a function of the seed and the numbers alone.
   Windows samples(std::uint64_t first, std::int64_t count) const;
 
   std::size_t sources() const { return corpora_.size(); }
   const std::string& name(std::size_t source) const { return names_[source]; }
+  bool is_text(std::size_t source) const { return corpora_[source]->is_text(); }
   std::uint64_t heldout_windows(std::size_t source) const {
     return corpora_[source]->heldout_windows();
   }
@@ -33,7 +45,10 @@ class Data {
                   std::int64_t count) const;
 
  private:
+  void append(Windows& to, const Window& window) const;
+
   std::int64_t length_;
+  bool sees_documents_before_;
   std::vector<std::string> names_;
   std::vector<std::unique_ptr<Corpus>> corpora_;
   std::unique_ptr<Sampler> sampler_;

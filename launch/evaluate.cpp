@@ -25,21 +25,25 @@ std::int32_t draw(std::span<const double> logits, double temperature, double uni
   return std::int32_t(std::min<std::ptrdiff_t>(at - sums.begin(), std::ptrdiff_t(sums.size()) - 1));
 }
 
+// One sequence that does not count, for a replica that has none left.
+Windows filling(std::int64_t length) {
+  const auto size = std::size_t(length);
+  return {1,
+          std::vector<std::int32_t>(size),
+          std::vector<std::int32_t>(size),
+          std::vector<std::uint8_t>(size),
+          {}};
+}
+
 }  // namespace
 
-Context Evaluator::context(std::int64_t sequences, const Windows& windows,
-                           std::int64_t valid) const {
+Context Evaluator::context(const Windows& windows) const {
   Context context;
   context.mesh = &mesh;
   context.type = type;
   context.seed = std::uint64_t(config.run().seed());
   context.step = step;
-  context.batch = make_batch(mesh, windows.ids, windows.targets, sequences, 0, type);
-  const std::int64_t rows = valid * context.batch.length;
-  if (valid < sequences) {
-    const Tensor rest = context.batch.mask.rows(rows, context.batch.mask.size());
-    backend(rest).fill(rest, 0);
-  }
+  context.batch = make_batch(mesh, windows.sequences(0), type);
   return context;
 }
 
@@ -50,51 +54,56 @@ std::vector<DomainBits> Evaluator::heldout() const {
   for (std::size_t source = 0; source < data.sources(); ++source) {
     const auto windows = std::int64_t(data.heldout_windows(source));
     if (windows == 0) continue;
-    double nats = 0;
+    double nats = 0, targets = 0;
     for (std::int64_t first = replica; first - replica < windows; first += at_once * replicas) {
       const std::int64_t left = first < windows ? (windows - first + replicas - 1) / replicas : 0;
-      const std::int64_t valid = std::min(at_once, left);
-      Windows batch = data.heldout(source, std::uint64_t(first), std::uint64_t(replicas), valid);
-      batch.ids.resize(std::size_t(at_once * length));
-      batch.targets.resize(std::size_t(at_once * length));
-      Context now = context(at_once, batch, valid);
+      const std::int64_t count = std::min(at_once, left);
+      const Windows batch =
+          count > 0 ? data.heldout(source, std::uint64_t(first), std::uint64_t(replicas), count)
+                    : filling(length);
+      Context now = context(batch);
       stage.evaluate(now);
       nats += loss_over_mesh(mesh, now.statistics);
+      targets += double(batch.targets_that_count());
     }
-    found.push_back({data.name(source), nats / double(windows * length) / std::numbers::ln2});
+    targets = std::max(1.0, sum_over_replicas(mesh, {targets})[0]);
+    found.push_back({data.name(source), nats / targets / std::numbers::ln2, !data.is_text(source)});
   }
   return found;
 }
 
 std::vector<TextSample> Evaluator::samples() const {
   const std::int64_t length = config.data().sequence(), bytes = config.train().sample_bytes();
-  const auto sources = std::int64_t(data.sources());
   const std::int64_t prompt = std::min(prompt_bytes, std::max<std::int64_t>(1, length / 2));
   std::vector<TextSample> texts;
   std::vector<std::vector<std::int32_t>> ids;
-  for (std::int64_t source = 0; source < sources; ++source) {
-    if (data.heldout_windows(std::size_t(source)) == 0) return {};
-    const Windows first = data.heldout(std::size_t(source), 0, 1, 1);
+  std::vector<std::uint32_t> streams;
+  for (std::size_t source = 0; source < data.sources(); ++source) {
+    if (data.heldout_windows(source) == 0 || !data.is_text(source)) continue;
+    const Windows first = data.heldout(source, 0, 1, 1);
     ids.emplace_back(first.ids.begin(), first.ids.begin() + prompt);
-    texts.push_back({data.name(std::size_t(source)), {ids.back().begin(), ids.back().end()}, {}});
+    texts.push_back({data.name(source), {ids.back().begin(), ids.back().end()}, {}});
+    streams.push_back(sampling_stream + std::uint32_t(source));
   }
-  for (std::int64_t i = 0; i < bytes; ++i) {
+  for (std::int64_t i = 0; i < bytes && !texts.empty(); ++i) {
     // All texts are of one length; beyond the longest sequence the oldest bytes fall off.
     const std::int64_t seen = std::min(length, prompt + i);
-    Windows windows;
+    Windows windows{std::ssize(texts), {}, {}, {}, {}};
     for (const auto& text : ids)
       windows.ids.insert(windows.ids.end(), text.end() - seen, text.end());
     windows.targets.resize(windows.ids.size());
-    Context now = context(sources, windows, sources);
+    Context now = context(windows);
     now.wants_logits = true;
-    const std::vector<std::vector<double>> logits = last_logits(stage.evaluate(now), sources);
-    for (std::int64_t source = 0; source < sources; ++source) {
-      const Random random{now.seed, sampling_stream + std::uint32_t(source), std::uint32_t(step)};
+    const std::vector<std::vector<double>> logits =
+        last_logits(stage.evaluate(now), std::ssize(texts));
+    for (std::size_t t = 0; t < texts.size(); ++t) {
+      const Random random{now.seed, streams[t], std::uint32_t(step)};
+      // A vocabulary may have more ids than there are bytes.
       const std::int32_t next =
-          draw(logits[std::size_t(source)], config.train().sample_temperature(),
+          draw(std::span(logits[t]).first(256), config.train().sample_temperature(),
                random.uniform(std::uint64_t(i)));
-      ids[std::size_t(source)].push_back(next);
-      texts[std::size_t(source)].text.push_back(char(next));
+      ids[t].push_back(next);
+      texts[t].text.push_back(char(next));
     }
   }
   return texts;

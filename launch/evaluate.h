@@ -16,16 +16,16 @@ struct Evaluator {
   DType type;
   std::int64_t step;
 
-  // Bits per byte of each source's held-out windows. Replicas divide the windows; all run as many
-  // micro-batches, so that collectives inside the model match.
+  // Bits per byte, or token, of each source's held-out windows. Replicas divide the windows; all
+  // run as many micro-batches, so that collectives inside the model match.
   std::vector<DomainBits> heldout() const;
 
-  // Text of train.sample_bytes after the first bytes of each source's held-out text, drawn with
+  // Text of train.sample_bytes after the first bytes of each text's held-out part, drawn with
   // train.sample_temperature; every replica draws the same.
   std::vector<TextSample> samples() const;
 
  private:
-  Context context(std::int64_t sequences, const Windows& windows, std::int64_t valid) const;
+  Context context(const Windows& windows) const;
 };
 
 }  // namespace pf

@@ -126,6 +126,18 @@ std::uint64_t IndexedTokens::document_of(std::uint64_t token) const {
   return first;
 }
 
+std::uint64_t IndexedTokens::first_document_from(std::uint64_t token) const {
+  std::uint64_t first = 0, last = documents_;  // all before first begin earlier; last does not
+  while (first < last) {
+    const std::uint64_t middle = first + (last - first) / 2;
+    if (begin_of(middle) < token)
+      first = middle + 1;
+    else
+      last = middle;
+  }
+  return first;
+}
+
 void IndexedTokens::read(std::uint64_t first, std::span<std::int64_t> ids) const {
   require(first <= tokens_ && ids.size() <= tokens_ - first, bin_path_, ": tokens ", first, " to ",
           first + ids.size(), "; there are ", tokens_);

@@ -28,6 +28,8 @@ class IndexedTokens {
   std::uint64_t begin_of(std::uint64_t document) const;
   // The document that `token` belongs to, in time O(log documents).
   std::uint64_t document_of(std::uint64_t token) const;
+  // The first one that begins at `token` or later, or documents(), in time O(log documents).
+  std::uint64_t first_document_from(std::uint64_t token) const;
   // Fills `ids` with the tokens from `first` on, as they are in the file: foreign ids may be any.
   void read(std::uint64_t first, std::span<std::int64_t> ids) const;
 

@@ -81,14 +81,14 @@ struct Command {
   bool wants_docs = false;
 
   // `mpi_ranks`: those of MPI's world, which decides; 0 without it.
-  pf::config::Config load(int mpi_ranks = 0) const {
+  pf::config::Config load(int mpi_ranks, pf::Places& places) const {
     std::vector<std::string> all = overrides;
     pf::require(mpi_ranks == 0 || ranks.empty(), "--ranks ", ranks, ": MPI has ", mpi_ranks,
                 " ranks already; leave --ranks out, or change the launcher's number");
     if (!ranks.empty()) all.push_back("parallel.ranks=" + ranks);
     if (mpi_ranks > 0) all.push_back("parallel.ranks=" + std::to_string(mpi_ranks));
     if (!threads.empty()) all.push_back("parallel.threads=" + threads);
-    return pf::load_config(file, all);
+    return pf::load_config(file, all, &places);
   }
 };
 
@@ -241,9 +241,9 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   pf::require(!command.file.empty(), "name the FILE to ", train->parsed() ? "train" : "show",
               ", like configs/quickstart.yaml (see pentafold --help)");
   if (train->parsed() && pf::is_mpi_rank()) mpi.emplace();
-  const pf::config::Config resolved = command.load(mpi ? mpi->size() : 0);
+  pf::TrainOptions options;
+  const pf::config::Config resolved = command.load(mpi ? mpi->size() : 0, options.places);
   if (train->parsed()) {
-    pf::TrainOptions options;
     if (!profile.empty()) options.profiled = pf::profiled_steps(profile, resolved.train().steps());
     options.on_begin = [&failure] { failure = failed; };
     return pf::train(resolved, mpi ? &*mpi : nullptr, options);

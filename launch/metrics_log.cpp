@@ -109,12 +109,24 @@ void MetricsLog::step(const StepReport& report) {
 
 void MetricsLog::evaluation(std::int64_t step, const std::vector<DomainBits>& heldout) {
   EventPoints points(step);
-  for (const DomainBits& domain : heldout)
-    points.scalar("heldout_bits_per_byte/" + domain.name, domain.bits_per_byte);
-  const std::string domains = list_of(heldout, [](const DomainBits& domain) {
-    return json_string(domain.name) + ':' + json_number(domain.bits_per_byte);
-  });
-  write(fmt::format(R"({{"step":{},"heldout":{{{}}}}})", step, domains), points);
+  std::vector<DomainBits> of_bytes, of_tokens;
+  for (const DomainBits& domain : heldout) {
+    points.scalar(
+        (domain.is_per_token ? "heldout_bits_per_token/" : "heldout_bits_per_byte/") + domain.name,
+        domain.bits);
+    (domain.is_per_token ? of_tokens : of_bytes).push_back(domain);
+  }
+  const auto map_of = [](const std::vector<DomainBits>& domains) {
+    return '{' +
+           list_of(domains,
+                   [](const DomainBits& domain) {
+                     return json_string(domain.name) + ':' + json_number(domain.bits);
+                   }) +
+           '}';
+  };
+  std::string object = fmt::format(R"({{"step":{},"heldout":{})", step, map_of(of_bytes));
+  if (!of_tokens.empty()) object += R"(,"heldout_per_token":)" + map_of(of_tokens);
+  write(object + '}', points);
 }
 
 void MetricsLog::write(const std::string& object, const EventPoints& points) {

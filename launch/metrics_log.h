@@ -43,7 +43,8 @@ struct StepReport {
 
 struct DomainBits {
   std::string name;
-  double bits_per_byte = 0;
+  double bits = 0;  // per byte
+  bool is_per_token = false;
 };
 
 class MetricsLog {

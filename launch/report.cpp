@@ -182,17 +182,22 @@ void Reporter::step(const StepReport& report) {
 
 void Reporter::evaluation(std::int64_t step, const std::vector<DomainBits>& heldout) {
   log_.evaluation(step, heldout);
-  std::string shown;
-  double sum = 0;
-  for (const DomainBits& domain : heldout) {
-    shown +=
-        fmt::format("{}{} {:.4f}", shown.empty() ? "" : ", ", domain.name, domain.bits_per_byte);
-    sum += domain.bits_per_byte;
-  }
   if (heldout.empty()) return;
-  const std::string mean = fmt::format("{:.4f}", sum / static_cast<double>(heldout.size()));
-  print(fmt::format("held-out after step {}: {} bits per byte ({})", step,
-                    painted(mean, Style::bold), shown));
+  for (const bool is_per_token : {false, true}) {
+    std::string shown;
+    double sum = 0;
+    int count = 0;
+    for (const DomainBits& domain : heldout) {
+      if (domain.is_per_token != is_per_token) continue;
+      shown += fmt::format("{}{} {:.4f}", shown.empty() ? "" : ", ", domain.name, domain.bits);
+      sum += domain.bits;
+      ++count;
+    }
+    if (count == 0) continue;
+    print(fmt::format("held-out after step {}: {} bits per {} ({})", step,
+                      painted(fmt::format("{:.4f}", sum / count), Style::bold),
+                      is_per_token ? "token" : "byte", shown));
+  }
 }
 
 void Reporter::expert_load(const std::vector<LayerLoad>& layers) {

@@ -7,6 +7,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <utility>
 
 #include "core/error.h"
 
@@ -53,10 +54,13 @@ Curve& curve(std::vector<Curve>& curves, const std::string& name) {
 void add(RunMetrics& run, const Json& entry, const Place& place) {
   const double step = place.number(entry, "step");
   if (entry.contains("heldout")) {
-    const Json& domains = entry["heldout"];
-    place.wants(domains.is_object(), "heldout", "a map of domains", domains);
-    for (const auto& [domain, bits] : domains.items())
-      curve(run.heldout, domain).add(step, place.number(domains, domain));
+    for (const auto& [key, unit] :
+         {std::pair("heldout", ""), {"heldout_per_token", " (per token)"}}) {
+      const Json domains = entry.value(key, Json::object());
+      place.wants(domains.is_object(), key, "a map of domains", domains);
+      for (const auto& [domain, bits] : domains.items())
+        curve(run.heldout, domain + unit).add(step, place.number(domains, domain));
+    }
     return;
   }
   run.loss.add(step, place.number(entry, "loss"));

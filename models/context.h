@@ -1,13 +1,26 @@
 // What a layer is told beside its input.
 #pragma once
 
+#include <cstdint>
 #include <map>
+#include <span>
 #include <vector>
 
 #include "core/backend.h"
 #include "parallel/mesh.h"
 
 namespace pf {
+
+// Sequences as they were sampled, one after the other: rows are tokens, [count * length] each.
+struct Sequences {
+  std::int64_t count = 0;
+  std::int64_t first_sample = 0;  // global number of the first
+  std::span<const std::int32_t> ids, targets;
+  std::span<const std::uint8_t> counts = {};  // 1 where the target counts; empty: all do
+  // Rows from which on a sequence does not see what is before, ascending: a document begins there.
+  // The first row of a sequence may be missing.
+  std::span<const std::int64_t> starts = {};
+};
 
 // Tokens [begin, end) of a micro-batch, sequence after sequence, which are the rows from `row` on.
 struct TokenRange {
@@ -24,18 +37,16 @@ struct Batch {
   Tensor ids;                              // [tokens] i32
   Tensor targets;                          // [tokens] i32
   Tensor mask;                             // [tokens] 1 where the target counts, accumulation type
-  Tensor position;                         // [tokens] i32, within the sequence
-  Tensor token;                            // [tokens] i64: global sample number * length + position
-  Tensor sequence;                         // [tokens] i32: which of this micro-batch's sequences
-  std::vector<Area> areas;                 // in tokens of the whole micro-batch
-  std::vector<TokenRange> queries, keys;   // this rank's rows, and those of all ranks of cp
+  Tensor present;   // [tokens] 1 where there is a token, 0 in rows that only fill; like mask
+  Tensor position;  // [tokens] i32, within the document
+  Tensor token;     // [tokens] i64: global sample number * length + place in the sequence
+  Tensor sequence;  // [tokens] i32: which of this micro-batch's sequences
+  std::vector<Area> areas;                // in tokens of the whole micro-batch
+  std::vector<TokenRange> queries, keys;  // this rank's rows, and those of all ranks of cp
 };
 
-// Makes the parts of a batch that follow from the sampled ids: `ids` and `targets` [sequences *
-// length], `first_sample` the global number of the first sequence. Everything counts.
-Batch make_batch(const Mesh& mesh, std::span<const std::int32_t> ids,
-                 std::span<const std::int32_t> targets, std::int64_t sequences,
-                 std::int64_t first_sample, DType type);
+// All rows are present.
+Batch make_batch(const Mesh& mesh, const Sequences& sampled, DType type);
 
 class Balance;
 
@@ -55,7 +66,8 @@ struct Context {
   std::uint64_t seed = 0;   // of dropout
   std::int64_t step = 0;
   std::int64_t micro_batch = 0;  // number in the global batch
-  double tokens = 1;             // that count, in the whole global batch: divides every loss
+  double targets = 1;            // that count, in the whole global batch: divides the loss
+  double tokens = 1;             // present in the whole global batch: divides auxiliary losses
   bool is_training = false;      // dropout, auxiliary losses
   bool wants_logits = false;     // the head gives [tokens, vocabulary] instead of a loss
   Balance* balance = nullptr;

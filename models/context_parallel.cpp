@@ -105,8 +105,8 @@ Batch cut_over_cp(const Batch& whole, const Mesh& mesh) {
   batch.queries = rows_of_rank(whole.sequences, whole.length, mesh);
   batch.keys = rows_of_all(whole.sequences, whole.length, mesh);
   if (mesh.size(axes::cp) == 1) return batch;
-  for (Tensor* x :
-       {&batch.ids, &batch.targets, &batch.mask, &batch.position, &batch.token, &batch.sequence})
+  for (Tensor* x : {&batch.ids, &batch.targets, &batch.mask, &batch.present, &batch.position,
+                    &batch.token, &batch.sequence})
     *x = rows_of(*x, batch.queries);
   return batch;
 }

@@ -73,11 +73,21 @@ StepStatistics over_mesh(const Mesh& mesh, std::span<const Statistics* const> mi
       const auto begin = flat.begin() + row * like.columns();
       out.expert_counts.emplace_back(begin, begin + like.columns());
     }
+    for (const auto& [layer, xs] : counts) out.moe_layers.push_back(layer);
   }
   Label mine = constant(dense(Spread::rows, Spread::rows, Spread::rows, Spread::layers));
   const Tensor stop = Tensor::scalar(signal, accumulation(type), mesh.device(), mine);
   out.signal = int(all_max(stop, mesh, everywhere).item());
   return out;
+}
+
+std::vector<double> sum_over_replicas(const Mesh& mesh, const std::vector<double>& values) {
+  const Label mine =
+      constant(dense(Spread::replicated, Spread::replicated, Spread::rows, Spread::replicated));
+  const Tensor x =
+      Tensor::empty({std::int64_t(values.size())}, DType::f64, mesh.device(), total(mine));
+  std::ranges::copy(values, x.data<double>());
+  return all_reduce(x, mesh, axes::dp).to_vector<double>();
 }
 
 std::vector<std::int64_t> largest_over_mesh(const Mesh& mesh,

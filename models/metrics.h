@@ -15,11 +15,15 @@ double loss_over_mesh(const Mesh& mesh, const Statistics& statistics);
 // Sums over the micro-batches of a step and over all ranks.
 struct StepStatistics {
   double loss = 0, balance_loss = 0, z_loss = 0;
-  std::vector<std::vector<double>> expert_counts;  // by MoE layer: choices that went to each expert
+  std::vector<int> moe_layers;                     // their numbers
+  std::vector<std::vector<double>> expert_counts;  // of each: choices that went to each expert
   int signal = 0;                                  // that asked a rank to end
 };
 StepStatistics over_mesh(const Mesh& mesh, std::span<const Statistics* const> micro_batches,
                          int signal, DType type);
+
+// The sums over all replicas; the ranks of one have the same values.
+std::vector<double> sum_over_replicas(const Mesh& mesh, const std::vector<double>& values);
 
 // The largest of each over all ranks.
 std::vector<std::int64_t> largest_over_mesh(const Mesh& mesh,

@@ -103,7 +103,7 @@ Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
 void Moe::auxiliary_losses(const Routed& routed, Context& context) const {
   const Axes tokens_cut = axes::tp * axes::cp;
   const Batch& batch = context.batch;
-  const Tensor mask = slice(batch.mask, *context.mesh, axes::tp);
+  const Tensor mask = slice(batch.present, *context.mesh, axes::tp);
   const Tensor counts = count_choices(routed.chosen, mask, {}, 1, config_.experts, tokens_cut);
   context.statistics.counts[layer_] = counts;
   if (!context.is_training) return;

@@ -255,7 +255,7 @@ class Head : public Layer {
     LossParts parts =
         loss_parts(logits, top, batch.targets.rows(begin, end), w_->block().begin[0], axes::tp);
     parts = {all_reduce(parts.exp_sum, mesh, axes::tp), all_reduce(parts.picked, mesh, axes::tp)};
-    return cross_entropy(parts, top, batch.mask.rows(begin, end), 1 / context.tokens);
+    return cross_entropy(parts, top, batch.mask.rows(begin, end), 1 / context.targets);
   }
 
   std::int64_t chunk_;

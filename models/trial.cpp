@@ -9,14 +9,36 @@
 
 namespace pf {
 
+namespace {
+
+double sum(const Numbers& x) {
+  return std::accumulate(x.begin(), x.end(), 0.0);
+}
+
+// The rows of `ranges`, from what there is of all tokens; those of the micro-batch begin at
+// `begin`.
+void fill(const Tensor& x, const Numbers& all, std::int64_t begin,
+          std::span<const TokenRange> ranges) {
+  for (const TokenRange& range : ranges)
+    for (std::int64_t t = 0; t < range.size() && !x.is_meta(); ++t)
+      backend(x).fill(x.rows(range.row + t, range.row + t + 1),
+                      all[std::size_t(begin + range.begin + t)]);
+}
+
+}  // namespace
+
+double Samples::targets_that_count() const {
+  return sum(mask);
+}
+
 double Samples::tokens() const {
-  return std::accumulate(mask.begin(), mask.end(), 0.0);
+  return sum(present());
 }
 
 Samples uneven_samples(std::int64_t count, std::int64_t length, std::int64_t vocabulary,
                        std::uint64_t seed) {
   const Random random{seed, 99, 0};
-  Samples samples{count, length, {}, {}, {}};
+  Samples samples{.count = count, .length = length, .ids = {}, .targets = {}, .mask = {}};
   for (std::int64_t s = 0; s < count; ++s) {
     for (std::int64_t t = 0; t < length; ++t) {
       const auto words = random.words(std::uint64_t(s * length + t));
@@ -70,28 +92,38 @@ SmallModel::SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64_t leng
   stage_.emplace(transformer_.layers(), *gradients_, recipe.recomputes);
 }
 
+Batch SmallModel::batch_of(const Samples& samples, std::int64_t first, std::int64_t step) const {
+  const std::int64_t begin = first * samples.length, size = recipe_.micro_batch * samples.length;
+  std::vector<std::int64_t> starts;
+  for (const std::int64_t start : samples.starts)
+    if (start >= begin && start < begin + size) starts.push_back(start - begin);
+  const auto part = [&](const std::vector<std::int32_t>& all) {
+    return std::span(all).subspan(std::size_t(begin), std::size_t(size));
+  };
+  Batch batch = make_batch(*mesh_,
+                           {.count = recipe_.micro_batch,
+                            .first_sample = step * samples.count + first,
+                            .ids = part(samples.ids),
+                            .targets = part(samples.targets),
+                            .starts = starts},
+                           recipe_.type);
+  fill(batch.mask, samples.mask, begin, batch.queries);
+  fill(batch.present, samples.present(), begin, batch.queries);
+  return batch;
+}
+
 std::unique_ptr<Flight> SmallModel::make_flight(const Samples& samples, std::int64_t micro_batch,
                                                 std::int64_t step) {
   const std::int64_t first = micro_batch * recipe_.micro_batch;
-  const auto begin = std::size_t(first * samples.length);
-  const auto size = std::size_t(recipe_.micro_batch * samples.length);
   auto flight = std::make_unique<Flight>();
   Context& context = flight->context;
   context.mesh = mesh_;
-  context.batch = make_batch(*mesh_, std::span(samples.ids).subspan(begin, size),
-                             std::span(samples.targets).subspan(begin, size), recipe_.micro_batch,
-                             step * samples.count + first, recipe_.type);
-  const Tensor& mask = context.batch.mask;
-  for (const TokenRange& range : context.batch.queries) {
-    for (std::int64_t t = 0; t < range.size() && !mask.is_meta(); ++t) {
-      const Tensor one = mask.rows(range.row + t, range.row + t + 1);
-      backend(one).fill(one, samples.mask[begin + std::size_t(range.begin + t)]);
-    }
-  }
+  context.batch = batch_of(samples, first, step);
   context.type = recipe_.type;
   context.seed = recipe_.seed;
   context.step = step;
   context.micro_batch = micro_batch;
+  context.targets = samples.targets_that_count();
   context.tokens = samples.tokens();
   context.is_training = true;
   context.balance = &balance_;

@@ -16,13 +16,17 @@ namespace pf {
 
 using Numbers = std::vector<double>;
 
-// A global batch: `count` sequences. mask is 1 where the target counts.
+// A global batch: `count` sequences of `length` tokens.
 struct Samples {
   std::int64_t count = 0, length = 0;
   std::vector<std::int32_t> ids, targets;
-  Numbers mask;
+  Numbers mask;                           // 1 where the target counts
+  Numbers filled = {};                    // 1 where there is a token; empty: as mask
+  std::vector<std::int64_t> starts = {};  // tokens at which a document begins, ascending
 
-  double tokens() const;
+  const Numbers& present() const { return filled.empty() ? mask : filled; }
+  double targets_that_count() const;
+  double tokens() const;  // present
 };
 
 // Of random tokens. The numbers of valid targets of one sequence, the next, ... are: all, one,
@@ -78,6 +82,7 @@ class SmallModel {
   const std::vector<std::string>& outputs() const { return outputs_; }
 
  private:
+  Batch batch_of(const Samples& samples, std::int64_t first, std::int64_t step) const;
   std::unique_ptr<Flight> make_flight(const Samples& samples, std::int64_t micro_batch,
                                       std::int64_t step);
   void backward(Flight& flight, bool is_last);

@@ -93,7 +93,7 @@ TEST_F(CommandLine, AMissingFileOrNumberIsWrongUsage) {
 }
 
 TEST_F(CommandLine, AConfigurationThatIsWrongIsWrongUsage) {
-  here.write("run.yaml", dense);
+  here.write("run.yaml", small_run);
   EXPECT_EQ(run("train nowhere.yaml").code, 2);
   EXPECT_EQ(message("train nowhere.yaml"),
             "pentafold: nowhere.yaml: cannot open the configuration: No such file or directory\n");
@@ -104,7 +104,7 @@ TEST_F(CommandLine, AConfigurationThatIsWrongIsWrongUsage) {
 }
 
 TEST_F(CommandLine, ConfigPrintsWhatLoadsAsTheSame) {
-  const std::string path = here.write("run.yaml", dense);
+  const std::string path = here.write("run.yaml", small_run);
   const Outcome outcome =
       run("config run.yaml train.steps=7 'run.name=a b' --ranks 2 --threads=3 train.steps=8");
   EXPECT_EQ(outcome.code, 0) << outcome.err;

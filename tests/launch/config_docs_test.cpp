@@ -100,14 +100,14 @@ TEST(ConfigFiles, ThePeersModelsDifferFromTheQuickstartOnlyInTheirLayout) {
 TEST(ConfigYaml, WhatIsWrittenReadsBackEqual) {
   for (const Overrides& overrides :
        {Overrides{}, Overrides{with_moe, "parallel.ranks=2", "cluster.memory=3GiB"}}) {
-    const auto config = parse_config(dense, "small.yaml", overrides);
+    const auto config = parse_config(small_run, "small.yaml", overrides);
     EXPECT_TRUE(equal(parse_config(to_yaml(config), "other.yaml"), config)) << to_yaml(config);
   }
 }
 
 TEST(ConfigYaml, ASavedFileCanBeLoadedAndChanged) {
   const std::string path = testing::TempDir() + "/pentafold_config_test.yaml";
-  const auto config = parse_config(dense, "small.yaml", {with_moe, "parallel.ranks=2"});
+  const auto config = parse_config(small_run, "small.yaml", {with_moe, "parallel.ranks=2"});
   save_config(config, path);
   EXPECT_TRUE(equal(load_config(path), config));
   EXPECT_EQ(load_config(path, {"parallel.ranks=1"}).model().moe().balance().group(), 2);
@@ -115,7 +115,7 @@ TEST(ConfigYaml, ASavedFileCanBeLoadedAndChanged) {
 }
 
 TEST(ConfigYaml, AFileThatCannotBeWrittenIsNamed) {
-  const auto config = parse_config(dense, "small.yaml");
+  const auto config = parse_config(small_run, "small.yaml");
   EXPECT_EQ(error_of([&] { save_config(config, "/no/such/folder/a.yaml"); }),
             "/no/such/folder/a.yaml: cannot write the configuration: No such file or directory");
   if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
@@ -129,14 +129,14 @@ TEST(ConfigYaml, AnyTextSurvives) {
         "- a",    "[a]",  "{a",     "&a", "*a",  "!a",  "'a",   "\"a\"", "a\\b",
         "a\nb\n", "a\tb", "|",      ">",  "%a",  "@a",  "`a",   "---",   "...",
         "?",      "äöü",  "日本語", "😀",  "a,b", "=",   "<<",   "\x01",  "\x7f"}) {
-    auto config = parse_config(dense, "small.yaml");
+    auto config = parse_config(small_run, "small.yaml");
     config.mutable_data()->mutable_sources(0)->set_path(text);
     EXPECT_TRUE(equal(parse_config(to_yaml(config), "small.yaml"), config)) << to_yaml(config);
   }
 }
 
 TEST(ConfigYaml, EveryDoubleSurvivesBitForBit) {
-  auto config = parse_config(dense, "small.yaml");
+  auto config = parse_config(small_run, "small.yaml");
   const Random random{.seed = 7};
   for (std::uint64_t i = 0; i < 300; ++i) {
     const auto words = random.words(i);

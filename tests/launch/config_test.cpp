@@ -10,9 +10,9 @@
 namespace pf {
 namespace {
 
-// `dense` with one part of its text replaced.
+// `small_run` with one part of its text replaced.
 std::string changed(const std::string& part, const std::string& by) {
-  std::string text = dense;
+  std::string text = small_run;
   return text.replace(text.find(part), part.size(), by);
 }
 
@@ -21,7 +21,7 @@ void expect_begins(const std::string& text, const std::string& want) {
 }
 
 TEST(Config, DefaultsAreFilledIn) {
-  const auto config = parse_config(dense, "some/where/small.yaml");
+  const auto config = parse_config(small_run, "some/where/small.yaml");
   EXPECT_EQ(config.run().name(), "small");
   EXPECT_EQ(config.run().folder(), "runs/small");
   EXPECT_EQ(config.model().kv_heads(), 4);
@@ -33,14 +33,14 @@ TEST(Config, DefaultsAreFilledIn) {
 }
 
 TEST(Config, AFolderFollowsAGivenName) {
-  const auto config = parse_config(dense, "small.yaml", {"run.name=other"});
+  const auto config = parse_config(small_run, "small.yaml", {"run.name=other"});
   EXPECT_EQ(config.run().folder(), "runs/other");
 }
 
 TEST(Config, TheBalanceGroupBecomesDpWhereItMatters) {
   const auto group = [](const std::string& kind) {
     const auto config = parse_config(
-        dense, "a.yaml", {with_moe, "model.moe.balance.kind=" + kind, "parallel.ranks=4"});
+        small_run, "a.yaml", {with_moe, "model.moe.balance.kind=" + kind, "parallel.ranks=4"});
     return config.model().moe().balance().group();
   };
   EXPECT_EQ(group("global"), 4);
@@ -50,7 +50,7 @@ TEST(Config, TheBalanceGroupBecomesDpWhereItMatters) {
 
 TEST(Config, APresetsKeysStandBehindThoseThatAreGiven) {
   const auto config = parse_config(
-      dense, "a.yaml", {"model={preset: deepseek-v3, moe: {experts: 16, first_dense: 1}}"});
+      small_run, "a.yaml", {"model={preset: deepseek-v3, moe: {experts: 16, first_dense: 1}}"});
   EXPECT_EQ(config.model().layers(), 2);  // of the file
   EXPECT_EQ(config.model().mla().kv_rank(), 512);
   EXPECT_EQ(config.model().moe().experts(), 16);
@@ -60,7 +60,7 @@ TEST(Config, APresetsKeysStandBehindThoseThatAreGiven) {
 }
 
 TEST(Config, APresetThatIsNotThereNamesTheNearest) {
-  const std::string told = error_of(dense, {"model.preset=qwen3-30b"});
+  const std::string told = error_of(small_run, {"model.preset=qwen3-30b"});
   expect_begins(told,
                 "override 'model.preset=qwen3-30b': model.preset: found 'qwen3-30b'; did you mean "
                 "qwen3-30b-a3b? There are opt-125m, ");
@@ -68,14 +68,14 @@ TEST(Config, APresetThatIsNotThereNamesTheNearest) {
 
 TEST(Config, OverridesWinAndTheLastOneMost) {
   const auto config =
-      parse_config(dense, "a.yaml", {"train.steps=20", "train.steps=30", "optimizer.lr=5e-4"});
+      parse_config(small_run, "a.yaml", {"train.steps=20", "train.steps=30", "optimizer.lr=5e-4"});
   EXPECT_EQ(config.train().steps(), 30);
   EXPECT_EQ(config.optimizer().lr(), 5e-4);
 }
 
 TEST(Config, AMapInAnOverrideIsMergedAndAListReplaced) {
   const auto config = parse_config(
-      dense, "a.yaml", {"train={steps: 5, clip: 2}", "data.sources=[{name: c, path: c.txt}]"});
+      small_run, "a.yaml", {"train={steps: 5, clip: 2}", "data.sources=[{name: c, path: c.txt}]"});
   EXPECT_EQ(config.train().steps(), 5);
   EXPECT_EQ(config.train().clip(), 2);
   EXPECT_EQ(config.train().micro_batch(), 2);
@@ -85,32 +85,33 @@ TEST(Config, AMapInAnOverrideIsMergedAndAListReplaced) {
 
 TEST(Config, ElementsOfAListAreOverriddenByIndex) {
   const auto config =
-      parse_config(dense, "a.yaml", {"data.sources.0.path=x", "data.sources[1].weight=3"});
+      parse_config(small_run, "a.yaml", {"data.sources.0.path=x", "data.sources[1].weight=3"});
   EXPECT_EQ(config.data().sources(0).path(), "x");
   EXPECT_EQ(config.data().sources(1).weight(), 3);
 }
 
 TEST(Config, NullTakesAMapOut) {
-  EXPECT_FALSE(parse_config(dense, "a.yaml", {with_moe, "model.moe=null"}).model().has_moe());
+  EXPECT_FALSE(parse_config(small_run, "a.yaml", {with_moe, "model.moe=null"}).model().has_moe());
 }
 
 TEST(Config, AnEmptyMapHasItsDefaults) {
-  EXPECT_EQ(parse_config(std::string(dense) + "cluster:\n", "a.yaml").cluster().device(), "cpu");
+  EXPECT_EQ(parse_config(std::string(small_run) + "cluster:\n", "a.yaml").cluster().device(),
+            "cpu");
 }
 
 TEST(Config, IntegersMayBeWrittenInAnyExactForm) {
   for (const char* text : {"1000000", "1e6", "1.0E6", "+1000000", "1000000.0"}) {
-    const auto config = parse_config(dense, "a.yaml", {std::string("train.steps=") + text});
+    const auto config = parse_config(small_run, "a.yaml", {std::string("train.steps=") + text});
     EXPECT_EQ(config.train().steps(), 1000000) << text;
   }
   const auto largest = std::numeric_limits<std::int64_t>::max();
-  const auto config = parse_config(dense, "a.yaml", {"run.seed=" + std::to_string(largest)});
+  const auto config = parse_config(small_run, "a.yaml", {"run.seed=" + std::to_string(largest)});
   EXPECT_EQ(config.run().seed(), largest);
 }
 
 TEST(Config, BytesMayHaveAUnit) {
   const auto memory = [](const std::string& text) {
-    return parse_config(dense, "a.yaml", {"cluster.memory=" + text}).cluster().memory();
+    return parse_config(small_run, "a.yaml", {"cluster.memory=" + text}).cluster().memory();
   };
   EXPECT_EQ(memory("80GiB"), std::int64_t{80} << 30);
   EXPECT_EQ(memory("1.5 GiB"), std::int64_t{3} << 29);
@@ -119,7 +120,7 @@ TEST(Config, BytesMayHaveAUnit) {
 }
 
 TEST(Config, NamesThatLookLikeOtherTypesAreText) {
-  const auto config = parse_config(dense, "a.yaml", {"run.name=2024", "run.folder=true"});
+  const auto config = parse_config(small_run, "a.yaml", {"run.name=2024", "run.folder=true"});
   EXPECT_EQ(config.run().name(), "2024");
   EXPECT_EQ(config.run().folder(), "true");
 }
@@ -127,14 +128,14 @@ TEST(Config, NamesThatLookLikeOtherTypesAreText) {
 // ---- errors of overrides ----
 
 TEST(ConfigOverride, OneThatIsRefusedIsQuoted) {
-  EXPECT_EQ(error_of(dense, {"train.steps=3", "train.steps=x"}),
+  EXPECT_EQ(error_of(small_run, {"train.steps=3", "train.steps=x"}),
             "override 'train.steps=x': train.steps: found 'x', wanted an integer, 1 to "
             "1000000000000");
 }
 
 TEST(ConfigOverride, OneWithoutAKeyOrAValueIsRefused) {
   for (const std::string text : {"train.steps", "=3", ""})
-    EXPECT_EQ(error_of(dense, {text}),
+    EXPECT_EQ(error_of(small_run, {text}),
               "override '" + text + "': wanted key.path=value, as in train.steps=100");
   EXPECT_EQ(told({"train.steps="}),
             "train.steps: found nothing, wanted an integer, 1 to 1000000000000");
@@ -159,7 +160,7 @@ TEST(ConfigOverride, NothingIsBelowAValue) {
 }
 
 TEST(ConfigOverride, KeysOfAListThatWasReplacedAreNotLookedForInTheFile) {
-  EXPECT_EQ(error_of(dense, {"data.sources=[{name: a}]"}).substr(0, 35),
+  EXPECT_EQ(error_of(small_run, {"data.sources=[{name: a}]"}).substr(0, 35),
             "override 'data.sources=[{name: a}]'");
 }
 
@@ -203,11 +204,11 @@ TEST(ConfigFile, BrokenYamlIsShownByLine) {
 TEST(ConfigFile, WhatBelongsToNothingIsRefused) {
   const std::string want = ": not YAML: this is neither a key nor part of a value";
   EXPECT_EQ(error_of(",\n"), "run.yaml:1" + want);
-  EXPECT_EQ(error_of("# first\n,# second\n" + std::string(dense)), "run.yaml:2" + want);
+  EXPECT_EQ(error_of("# first\n,# second\n" + std::string(small_run)), "run.yaml:2" + want);
 }
 
 TEST(ConfigFile, TwoDocumentsAreRefused) {
-  EXPECT_EQ(error_of(std::string(dense) + "---\nrun: {}\n"),
+  EXPECT_EQ(error_of(std::string(small_run) + "---\nrun: {}\n"),
             "run.yaml:19: a second YAML document starts here, wanted one");
 }
 
@@ -237,13 +238,13 @@ TEST(ConfigKey, AnUnknownOneIsShownWithTheNearest) {
 TEST(ConfigKey, AnUnknownOneThatIsNearNothingShowsWhatThereIs) {
   EXPECT_EQ(error_of(changed("sequence: 32", "tokenizer: 32")),
             "run.yaml:7: data.tokenizer: unknown key; here are sequence, sources, heldout_share, "
-            "heldout_windows");
+            "heldout_windows, across_documents");
 }
 
 TEST(ConfigKey, OneGivenTwiceIsRefused) {
   EXPECT_EQ(error_of(changed("  heads: 4", "  heads: 4\n  heads: 2")),
             "run.yaml:5: model.heads: given twice, first at run.yaml:4");
-  EXPECT_EQ(error_of(std::string(dense) + "train:\n  steps: 1\n"),
+  EXPECT_EQ(error_of(std::string(small_run) + "train:\n  steps: 1\n"),
             "run.yaml:19: train: given twice, first at run.yaml:13");
 }
 
@@ -323,7 +324,7 @@ TEST(ConfigValue, AnUnknownNameIsShownWithAllNames) {
 }
 
 TEST(ConfigValue, AScalarForAMapOrAListIsRefused) {
-  EXPECT_EQ(error_of(std::string(dense) + "run: fast\n"),
+  EXPECT_EQ(error_of(std::string(small_run) + "run: fast\n"),
             "run.yaml:19: run: found 'fast', wanted a map with name, folder, seed, precision");
   EXPECT_EQ(error_of("data:\n  sources: english.txt\n"),
             "run.yaml:2: data.sources: found 'english.txt', wanted a list of maps with name, path, "

@@ -12,7 +12,7 @@ namespace pf {
 
 using Overrides = std::vector<std::string>;
 
-inline constexpr const char* dense = R"(model:
+inline constexpr const char* small_run = R"(model:
   layers: 2
   hidden: 64
   heads: 4
@@ -47,9 +47,9 @@ inline std::string error_of(const std::string& text, const Overrides& overrides 
   return error_of([&] { parse_config(text, "run.yaml", overrides); });
 }
 
-// What the last of some overrides of `dense` is told, without the override itself.
+// What the last of some overrides of `small_run` is told, without the override itself.
 inline std::string told(const Overrides& overrides) {
-  const std::string error = error_of(dense, overrides);
+  const std::string error = error_of(small_run, overrides);
   const size_t end = error.find("': ");
   return end == std::string::npos ? error : error.substr(end + 3);
 }

@@ -51,10 +51,24 @@ std::span<const std::uint8_t> bytes(const std::string& text) {
   return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
 }
 
-std::string text_of(const ByteRow& row) {
+std::string text_of(const TextTokens& tokens, const Row& row) {
   std::string text;
-  for (const auto range : row.ranges()) text.append(range.begin(), range.end());
+  for (const Range& range : row.ranges()) {
+    std::vector<std::int32_t> ids(range.end - range.begin);
+    tokens.read(range.begin, ids);
+    text.append(ids.begin(), ids.end());
+  }
   return text;
+}
+
+std::string training_text(const std::string& path, double share) {
+  const TextTokens tokens(path, share);
+  return text_of(tokens, tokens.split().training);
+}
+
+std::string heldout_text(const std::string& path, double share) {
+  const TextTokens tokens(path, share);
+  return text_of(tokens, tokens.split().heldout);
 }
 
 std::string document(int number) {
@@ -78,15 +92,9 @@ Text make_text(int documents, double share) {
   return text;
 }
 
-std::string window(const Corpus& corpus, std::uint64_t index, std::uint64_t sequence,
-                   bool heldout = false) {
-  std::vector<std::uint8_t> window(sequence + 1);
-  if (heldout) {
-    corpus.read_heldout_window(index, window);
-  } else {
-    corpus.read_window(index, window);
-  }
-  return {window.begin(), window.end()};
+std::string window(const Corpus& corpus, std::uint64_t index, bool heldout = false) {
+  const Window window = heldout ? corpus.heldout_window(index) : corpus.window(index);
+  return {window.ids.begin(), window.ids.end()};
 }
 
 std::string message(const std::string& path, const CorpusOptions& options) {
@@ -124,11 +132,12 @@ TEST(DocumentHash, HoldsOutItsShareOfDocuments) {
 TEST(Corpus, SplitsAFileOfDocumentsByTheirHashes) {
   const Folder folder;
   const Text text = make_text(500, 0.1);
-  const Corpus corpus(folder.write("text", text.all), {.sequence = 16, .heldout_share = 0.1});
-  EXPECT_EQ(text_of(corpus.training()), text.training);
-  EXPECT_EQ(text_of(corpus.heldout()), text.heldout);
-  EXPECT_EQ(corpus.documents(), 500u);
-  EXPECT_EQ(corpus.heldout_documents(), std::count(text.heldout.begin(), text.heldout.end(), '\f'));
+  const TextTokens tokens(folder.write("text", text.all), 0.1);
+  EXPECT_EQ(text_of(tokens, tokens.split().training), text.training);
+  EXPECT_EQ(text_of(tokens, tokens.split().heldout), text.heldout);
+  EXPECT_EQ(tokens.split().documents, 500u);
+  EXPECT_EQ(tokens.split().heldout_documents,
+            std::count(text.heldout.begin(), text.heldout.end(), '\f'));
 }
 
 TEST(Corpus, WindowsOverlapByTheOneTargetAndCoverTheTrainingText) {
@@ -139,7 +148,7 @@ TEST(Corpus, WindowsOverlapByTheOneTargetAndCoverTheTrainingText) {
     const Corpus corpus(path, {.sequence = sequence, .heldout_share = 0.1});
     ASSERT_EQ(corpus.windows(), (text.training.size() - 1) / sequence);
     for (std::uint64_t i = 0; i < corpus.windows(); ++i) {
-      ASSERT_EQ(window(corpus, i, sequence), text.training.substr(i * sequence, sequence + 1));
+      ASSERT_EQ(window(corpus, i), text.training.substr(i * sequence, sequence + 1));
     }
   }
 }
@@ -155,7 +164,7 @@ TEST(Corpus, HeldOutDocumentsAreInNoTrainingWindow) {
   ASSERT_GT(heldout.size(), 50u);
   const Corpus corpus(folder.write("text", all), {.sequence = 64, .heldout_share = 0.05});
   for (std::uint64_t i = 0; i < corpus.windows(); ++i) {
-    const std::string shown = window(corpus, i, 64);
+    const std::string shown = window(corpus, i);
     for (std::size_t at = shown.find("document "); at != std::string::npos;
          at = shown.find("document ", at + 1)) {
       const std::size_t end = shown.find(':', at);
@@ -175,7 +184,7 @@ TEST(Corpus, HeldOutWindowsAreCutAsThePeerCutsThemAndLimited) {
   EXPECT_EQ(some.heldout_windows(), 5u);
   EXPECT_EQ(most.heldout_windows(), all);
   for (std::uint64_t i = 0; i < all; ++i) {
-    ASSERT_EQ(window(most, i, 32, true), text.heldout.substr(i * 32, 33));
+    ASSERT_EQ(window(most, i, true), text.heldout.substr(i * 32, 33));
   }
 }
 
@@ -201,22 +210,22 @@ open(sys.argv[2], "wb").write(file)
   ASSERT_EQ(std::system(command.c_str()), 0);
   const Corpus corpus(path, {});
   const std::uint64_t size = fs::file_size(path);
-  EXPECT_EQ(corpus.training().size(), size * 98 / 100);
-  EXPECT_EQ(corpus.training().ranges().size(), 1u);
-  EXPECT_EQ(corpus.heldout().ranges().size(), 1u);
-  EXPECT_GT(corpus.heldout_documents(), 20u);
+  EXPECT_EQ(corpus.split().training.size(), size * 98 / 100);
+  EXPECT_EQ(corpus.split().training.ranges().size(), 1u);
+  EXPECT_EQ(corpus.split().heldout.ranges().size(), 1u);
+  EXPECT_GT(corpus.split().heldout_documents, 20u);
 }
 
 TEST(Corpus, AFileOfOneDocumentIsCutIntoBlocksAtLineEnds) {
   const Folder folder;
   std::string all;
   for (int i = 0; i < 20000; ++i) all += document(i);
-  const Corpus corpus(folder.write("text", all), {.heldout_share = 0.1});
-  EXPECT_EQ(corpus.training().size() + corpus.heldout().size(), all.size());
-  EXPECT_GE(corpus.documents(), 512u);
-  EXPECT_GT(corpus.heldout_documents(), 0u);
-  for (const ByteRow* row : {&corpus.training(), &corpus.heldout()}) {
-    for (const auto range : row->ranges()) EXPECT_EQ(range.back(), '\n');
+  const Split split = TextTokens(folder.write("text", all), 0.1).split();
+  EXPECT_EQ(split.training.size() + split.heldout.size(), all.size());
+  EXPECT_GE(split.documents, 512u);
+  EXPECT_GT(split.heldout_documents, 0u);
+  for (const Row* row : {&split.training, &split.heldout}) {
+    for (const Range& range : row->ranges()) EXPECT_EQ(all[range.end - 1], '\n');
   }
 }
 
@@ -226,15 +235,15 @@ TEST(Corpus, AFormFeedAtTheEndMakesNoDifferenceToOneDocument) {
   for (int i = 0; i < 5000; ++i) all += document(i);
   const Corpus plain(folder.write("plain", all), {.heldout_share = 0.3});
   const Corpus ended(folder.write("ended", all + "\f"), {.heldout_share = 0.3});
-  EXPECT_EQ(ended.documents(), plain.documents());
-  EXPECT_GT(ended.documents(), 100u);
+  EXPECT_EQ(ended.split().documents, plain.split().documents);
+  EXPECT_GT(ended.split().documents, 100u);
 }
 
 TEST(Corpus, TextWithoutLineEndsIsCutAllTheSame) {
   const Folder folder;
   const Corpus corpus(folder.write("text", std::string(100000, 'x')), {.heldout_share = 0});
-  EXPECT_EQ(corpus.documents(), 98u);
-  EXPECT_EQ(corpus.training().size(), 100000u);
+  EXPECT_EQ(corpus.split().documents, 98u);
+  EXPECT_EQ(corpus.split().training.size(), 100000u);
 }
 
 TEST(Corpus, AFolderIsItsFilesInTheOrderOfTheirPaths) {
@@ -247,17 +256,16 @@ TEST(Corpus, AFolderIsItsFilesInTheOrderOfTheirPaths) {
   folder.write("empty", "");
   folder.write("binary", std::string("\0\1\2", 3));
   const Corpus corpus(folder.path(), {.sequence = 8, .heldout_share = 0});
-  EXPECT_EQ(text_of(corpus.training()), "first\fsecond\f" + std::string(200000, 'c') + "\f");
-  EXPECT_EQ(corpus.documents(), 3u);
-  EXPECT_EQ(window(corpus, 0, 8), "first\fsec");
+  EXPECT_EQ(training_text(folder.path(), 0), "first\fsecond\f" + std::string(200000, 'c') + "\f");
+  EXPECT_EQ(corpus.split().documents, 3u);
+  EXPECT_EQ(window(corpus, 0), "first\fsec");
 }
 
 TEST(Corpus, AFolderOfOneFileIsThatFile) {
   const Folder folder;
   const Text text = make_text(300, 0.2);
   folder.write("only", text.all);
-  const Corpus corpus(folder.path(), {.sequence = 8, .heldout_share = 0.2});
-  EXPECT_EQ(text_of(corpus.heldout()), text.heldout);
+  EXPECT_EQ(heldout_text(folder.path(), 0.2), text.heldout);
 }
 
 TEST(Corpus, ASmallFileIsReadLikeALargeOne) {
@@ -266,20 +274,19 @@ TEST(Corpus, ASmallFileIsReadLikeALargeOne) {
   const Text little = make_text(100, 0.1);
   ASSERT_GT(text.all.size(), 64u << 10);
   ASSERT_LT(little.all.size(), 64u << 10);
-  const CorpusOptions options{.sequence = 8, .heldout_share = 0.1};
-  std::vector<Corpus> moved;
-  moved.emplace_back(folder.write("large", text.all), options);
-  moved.emplace_back(folder.write("small", little.all), options);
-  EXPECT_EQ(text_of(moved[0].training()), text.training);
-  EXPECT_EQ(text_of(moved[1].training()), little.training);
+  std::vector<TextTokens> moved;
+  moved.emplace_back(folder.write("large", text.all), 0.1);
+  moved.emplace_back(folder.write("small", little.all), 0.1);
+  EXPECT_EQ(text_of(moved[0], moved[0].split().training), text.training);
+  EXPECT_EQ(text_of(moved[1], moved[1].split().training), little.training);
 }
 
 TEST(Corpus, WithNoShareNothingIsHeldOut) {
   const Folder folder;
   const Text text = make_text(100, 0);
-  const Corpus corpus(folder.write("text", text.all), {.sequence = 8, .heldout_share = 0});
-  EXPECT_EQ(text_of(corpus.training()), text.all);
-  EXPECT_EQ(corpus.heldout_windows(), 0u);
+  const std::string path = folder.write("text", text.all);
+  EXPECT_EQ(training_text(path, 0), text.all);
+  EXPECT_EQ(Corpus(path, {.sequence = 8, .heldout_share = 0}).heldout_windows(), 0u);
 }
 
 TEST(Corpus, WhatIsMissingEmptyOrTooShortIsSaidWithItsPath) {
@@ -306,6 +313,35 @@ TEST(Corpus, WithNothingHeldOutTheErrorSaysWhatToChange) {
   expect_contains(message(path, {.sequence = 4, .heldout_share = 1}), {path, "share < 1"});
 }
 
+TEST(Corpus, AWindowSaysWhereDocumentsBegin) {
+  const Folder folder;
+  const Corpus marked(folder.write("text", "one\ftwo\fthree\f"),
+                      {.sequence = 6, .heldout_share = 0});
+  EXPECT_EQ(marked.window(0).starts, (std::vector<std::int64_t>{0, 4}));
+  EXPECT_EQ(marked.window(1).starts, (std::vector<std::int64_t>{2}));
+  // Blocks of one text go on in the next, unless the next is held out.
+  std::string lines;
+  for (int i = 0; i < 3000; ++i) lines += document(i);
+  const std::string path = folder.write("lines", lines);
+  const Corpus whole(path, {.sequence = lines.size() - 1, .heldout_share = 0});
+  EXPECT_EQ(whole.window(0).starts, (std::vector<std::int64_t>{}));
+  const Row training = TextTokens(path, 0.1).split().training;
+  ASSERT_GT(training.ranges().size(), 5u);
+  const Corpus cut(path, {.sequence = 20000, .heldout_share = 0.1});
+  EXPECT_EQ(cut.window(0).starts.size(), training.part(0, 20001).size() - 1);
+}
+
+TEST(Corpus, JsonLinesAreNotTakenForText) {
+  const Folder folder;
+  expect_contains(message(folder.write("a.jsonl", "{}"), {}), {"a.jsonl", "pentafold data"});
+}
+
+TEST(Corpus, AByteNeedsATokenOfItsOwn) {
+  const Folder folder;
+  expect_contains(message(folder.write("text", "text"), {.vocabulary = 255}),
+                  {"text", "model.vocabulary=256", "found 255"});
+}
+
 TEST(Corpus, WhatIsNeitherFileNorFolderIsNamed) {
   const Folder folder;
   expect_contains(message("/dev/null", {}), {"/dev/null", "not a regular file"});
@@ -326,9 +362,8 @@ TEST(Corpus, AWindowThatIsNotThereIsAnError) {
   const Folder folder;
   const Corpus corpus(folder.write("text", make_text(500, 0.1).all),
                       {.sequence = 16, .heldout_share = 0.1});
-  EXPECT_THROW(window(corpus, corpus.windows(), 16), Error);
-  EXPECT_THROW(window(corpus, corpus.heldout_windows(), 16, true), Error);
-  EXPECT_THROW(window(corpus, 0, 17), Error);
+  EXPECT_THROW(window(corpus, corpus.windows()), Error);
+  EXPECT_THROW(window(corpus, corpus.heldout_windows(), true), Error);
 }
 
 }  // namespace

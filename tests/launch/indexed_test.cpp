@@ -5,15 +5,10 @@
 #include <vector>
 
 #include "core/error.h"
-#include "tests/launch/temporary_folder.h"
+#include "tests/launch/index_files.h"
 
 namespace pf {
 namespace {
-
-template <class T>
-void put(std::string& bytes, T value) {
-  bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
-}
 
 // Three sequences of 2, 0 and 3 tokens; the first document has the first two.
 template <class T>

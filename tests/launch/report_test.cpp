@@ -135,6 +135,17 @@ TEST(Metrics, AnEvaluationIsAnObjectOfDomains) {
             "held-out after step 7: 2.0000 bits per byte (english 2.5000, C \"++\" 1.5000)\n");
 }
 
+TEST(Metrics, TokensThatAreNotBytesHaveTheirOwnMap) {
+  const Written run = written(9, [](Reporter& reporter) {
+    reporter.evaluation(7, {{"text", 2.5}, {"code", 9, true}});
+  });
+  EXPECT_EQ(run.metrics, R"({"step":7,"heldout":{"text":2.5},"heldout_per_token":{"code":9}})"
+                         "\n");
+  EXPECT_EQ(run.shown,
+            "held-out after step 7: 2.5000 bits per byte (text 2.5000)\n"
+            "held-out after step 7: 9.0000 bits per token (code 9.0000)\n");
+}
+
 TEST(Metrics, AreInTheFileAfterEachStep) {
   const TemporaryFolder folder;
   const File out = opened(std::fopen("/dev/null", "w"));

@@ -32,7 +32,7 @@ inline void write_small_run(const TemporaryFolder& here) {
     text += "Document " + std::to_string(i * 7919) + " of a small corpus, with some words.\n\f";
   here.write("english.txt", text);
   here.write("german.txt", text);
-  here.write("run.yaml", dense);
+  here.write("run.yaml", small_run);
 }
 
 inline bool contains(const std::string& text, const std::string& part) {

@@ -28,7 +28,8 @@ Context context_of(const Mesh& mesh, const MicroBatch& sequences, Tensor& x) {
   const std::vector<std::int32_t> ids(std::size_t(tokens), 0);
   Context context;
   context.mesh = &mesh;
-  context.batch = make_batch(mesh, ids, ids, std::int64_t(sequences.size()), 0, DType::f64);
+  context.batch = make_batch(
+      mesh, {.count = std::int64_t(sequences.size()), .ids = ids, .targets = ids}, DType::f64);
   context.type = DType::f64;
   context.is_training = true;
   x = Tensor::empty({tokens, 2}, DType::f64, mesh.device(),
@@ -38,7 +39,7 @@ Context context_of(const Mesh& mesh, const MicroBatch& sequences, Tensor& x) {
     for (const char token : sequence) {
       x.data<double>()[2 * row] = token == 'A' || token == 'a' ? 1 : -1;
       x.data<double>()[2 * row + 1] = 1;
-      context.batch.mask.data<double>()[row++] = token < 'a' ? 1 : 0;
+      context.batch.present.data<double>()[row++] = token < 'a' ? 1 : 0;
     }
   }
   return context;

@@ -24,7 +24,7 @@ struct Block {
     for (Parameter* w : {&q, &k, &v, &out}) w->initialise(mesh.device(), DType::f64, 1, 1);
     const std::vector<std::int32_t> ids(std::size_t{length}, 0);
     context.mesh = &mesh;
-    context.batch = make_batch(mesh, ids, ids, 1, 0, DType::f64);
+    context.batch = make_batch(mesh, {.count = 1, .ids = ids, .targets = ids}, DType::f64);
     x = Tensor::zeros({length, 8}, DType::f64, mesh.device(),
                       dense(Spread::rows, Spread::rows, Spread::rows));
   }
@@ -116,7 +116,7 @@ TEST(Block, PartsOfALossMustBeSummedOverTheVocabulary) {
     const Label columns = dense(Spread::columns, Spread::rows, Spread::rows);
     const Tensor logits = Tensor::zeros({2, 4}, DType::f64, mesh.device(), columns);
     const std::vector<std::int32_t> ids(2, 0);
-    const Batch batch = make_batch(mesh, ids, ids, 1, 0, DType::f64);
+    const Batch batch = make_batch(mesh, {.count = 1, .ids = ids, .targets = ids}, DType::f64);
     Tape tape;
     const Tape::Recording on(&tape);
     const Tensor x = tape.watch(logits);

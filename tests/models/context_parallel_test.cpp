@@ -108,18 +108,23 @@ TEST(ContextParallel, AllThatIsKnownOfATokenTravelsWithIt) {
   std::vector<std::int32_t> ids(16), targets(16);
   std::iota(ids.begin(), ids.end(), 100);
   std::iota(targets.begin(), targets.end(), 200);
+  const std::vector<std::int64_t> starts{3, 5};
   const Alone alone(1, 2);
-  const Batch batch = make_batch(alone.mesh, ids, targets, 2, 5, DType::f64);
+  const Batch batch = make_batch(
+      alone.mesh, {.count = 2, .first_sample = 5, .ids = ids, .targets = targets, .starts = starts},
+      DType::f64);
   const std::vector<std::int32_t> tokens{2, 3, 4, 5, 10, 11, 12, 13};
+  const std::vector<std::int32_t> positions{2, 0, 1, 0, 2, 3, 4, 5};  // within documents
   ASSERT_EQ(batch.ids.size(), 8);
   for (std::size_t i = 0; i < tokens.size(); ++i) {
     EXPECT_EQ(batch.ids.to_vector<std::int32_t>()[i], 100 + tokens[i]);
     EXPECT_EQ(batch.targets.to_vector<std::int32_t>()[i], 200 + tokens[i]);
-    EXPECT_EQ(batch.position.to_vector<std::int32_t>()[i], tokens[i] % 8);
+    EXPECT_EQ(batch.position.to_vector<std::int32_t>()[i], positions[i]);
     EXPECT_EQ(batch.token.to_vector<std::int64_t>()[i], 5 * 8 + tokens[i]);
     EXPECT_EQ(batch.sequence.to_vector<std::int32_t>()[i], tokens[i] / 8);
   }
   EXPECT_EQ(batch.mask.size(), 8);
+  EXPECT_EQ(batch.present.size(), 8);
 }
 
 TEST(ContextParallel, ASequenceThatCanNotBeCutIsAnError) {

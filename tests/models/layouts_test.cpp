@@ -21,6 +21,7 @@ struct Case {
   Recipe recipe;
   int kv_groups = 1;  // query heads of a KV head, where tp lets it be
   int group = 1;      // of the balance, in micro-batches; 0: those of all replicas
+  bool has_documents = false;
 
   Layout layout() const {
     const config::Model& model = recipe.model;
@@ -29,8 +30,16 @@ struct Case {
   }
   // Chunks of 12 tokens at any cp: tp of 2, 3 and 4 cut them into blocks of 2.
   std::int64_t length() const { return sizes.cp == 1 ? 24 : 24 * sizes.cp; }
+  // With documents: of 19 tokens, whose targets count unevenly, while nearly all are present.
   Samples samples() const {
-    return uneven_samples(4 * sizes.dp * recipe.micro_batch, length(), recipe.model.vocabulary());
+    Samples samples =
+        uneven_samples(4 * sizes.dp * recipe.micro_batch, length(), recipe.model.vocabulary());
+    const std::int64_t tokens = samples.count * samples.length;
+    for (std::int64_t t = 0; t < tokens && has_documents; ++t) {
+      if (t % 19 == 0) samples.starts.push_back(t);
+      samples.filled.push_back(t + 5 < tokens);
+    }
+    return samples;
   }
 };
 
@@ -126,6 +135,8 @@ const std::vector<Factor> factors{
          c.recipe.model.set_window(17);
          c.recipe.model.set_full_attention_every(2);
        }}}},
+    {"documents",
+     {{"whole sequences", as_they_are}, {"several", [](Case& c) { c.has_documents = true; }}}},
     {"MLP",
      {{"SwiGLU", as_they_are},
       {"GELU", [](Case& c) { c.recipe.model.set_activation(config::Model::gelu); }},

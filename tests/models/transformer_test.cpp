@@ -191,7 +191,8 @@ TEST(Transformer, LastLogitsAreThoseThatTheLossIsOf) {
     Context context;
     context.mesh = &mesh;
     context.type = DType::f64;
-    context.batch = make_batch(mesh, samples.ids, samples.targets, 2, 0, DType::f64);
+    context.batch =
+        make_batch(mesh, {.count = 2, .ids = samples.ids, .targets = samples.targets}, DType::f64);
     // Only the last token of each sequence counts.
     for (std::int64_t t = 0; t < 2 * length; ++t)
       if (t % length != length - 1) context.batch.mask.data<double>()[t] = 0;

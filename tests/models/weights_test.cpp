@@ -126,7 +126,8 @@ TEST(Weights, AreVisitedBeforeTheirPacksAndEachOnce) {
 TEST(Batch, NumbersItsTokens) {
   in_ranks(1, [](const Mesh& mesh) {
     const std::vector<std::int32_t> ids{5, 6, 7, 8}, targets{6, 7, 8, 9};
-    const Batch batch = make_batch(mesh, ids, targets, 2, 10, DType::bf16);
+    const Batch batch = make_batch(
+        mesh, {.count = 2, .first_sample = 10, .ids = ids, .targets = targets}, DType::bf16);
     EXPECT_EQ(batch.length, 2);
     EXPECT_EQ(batch.ids.to_vector<std::int32_t>(), ids);
     EXPECT_EQ(batch.targets.to_vector<std::int32_t>(), targets);
@@ -140,8 +141,10 @@ TEST(Batch, NumbersItsTokens) {
 TEST(Batch, ThatIsNotWholeSequencesIsAnError) {
   in_ranks(1, [](const Mesh& mesh) {
     const std::vector<std::int32_t> ids(5, 0), other(4, 0);
-    expect_error([&] { make_batch(mesh, ids, ids, 2, 0, DType::f32); }, {"5 ids", "2 sequences"});
-    expect_error([&] { make_batch(mesh, ids, other, 1, 0, DType::f32); }, {"5 ids", "4 targets"});
+    expect_error([&] { make_batch(mesh, {.count = 2, .ids = ids, .targets = ids}, DType::f32); },
+                 {"5 ids", "2 sequences"});
+    expect_error([&] { make_batch(mesh, {.count = 1, .ids = ids, .targets = other}, DType::f32); },
+                 {"5 ids", "4 targets"});
   });
 }
 

@@ -1,0 +1,337 @@
+#include "launch/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <sstream>
+#include <thread>
+
+#include "core/error.h"
+#include "launch/evaluate.h"
+#include "launch/freeze.h"
+#include "launch/gemm_rate.h"
+#include "launch/process.h"
+#include "launch/ramp.h"
+#include "launch/signals.h"
+#include "launch/text.h"
+#include "optim/schedule.h"
+
+namespace pf {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+DType type_of(config::Run::Precision precision) {
+  switch (precision) {
+    case config::Run::f64:
+      return DType::f64;
+    case config::Run::f32:
+      return DType::f32;
+    case config::Run::bf16:
+      return DType::bf16;
+  }
+  return DType::f32;
+}
+
+// By MoE layer: the share of choices that went to each expert.
+std::vector<LayerLoad> loads_of(const StepStatistics& statistics) {
+  std::vector<LayerLoad> loads;
+  for (std::size_t i = 0; i < statistics.expert_counts.size(); ++i) {
+    LayerLoad load{"layers." + std::to_string(statistics.moe_layers[i]),
+                   statistics.expert_counts[i]};
+    const double total = std::accumulate(load.share.begin(), load.share.end(), 0.0);
+    for (double& share : load.share) share = total == 0 ? 0 : share / total;
+    loads.push_back(std::move(load));
+  }
+  return loads;
+}
+
+// Threads are pinned only where every rank's have processors of their own, and not under MPI, whose
+// launcher binds processes.
+int first_processor(const config::Parallel& parallel, int rank, const Mpi* mpi) {
+  if (mpi != nullptr) return -1;
+  const std::int64_t wanted = parallel.ranks() * parallel.threads();
+  return wanted <= std::int64_t(std::thread::hardware_concurrency())
+             ? rank * int(parallel.threads())
+             : -1;
+}
+
+Layout layout_of(const config::Config& c) {
+  const config::Parallel& p = c.parallel();
+  return Layout::make(int(p.ranks()), int(p.tp()), int(p.cp()), int(p.ep()), int(p.etp()),
+                      int(p.pp()), int(c.model().kv_heads()));
+}
+
+std::vector<int> all_ranks(int count) {
+  std::vector<int> ranks(static_cast<std::size_t>(count));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return ranks;
+}
+
+Sharing sharing(const config::Config& config) {
+  return {config.parallel().zero() == 0 ? 1 : int(config.parallel().zero_shard()),
+          [c = config.optimizer()](const Parameter& w) { return needs_matrices(w, c); }};
+}
+
+// Of one rank: what the configuration says, or its share of what this process may use.
+std::size_t memory_of_rank(const config::Config& config, const Mpi* mpi) {
+  if (config.cluster().memory() > 0) return std::size_t(config.cluster().memory());
+  return std::size_t(memory_limit() /
+                     (mpi != nullptr ? mpi->ranks_here() : config.parallel().ranks()));
+}
+
+// "11.5M parameters, 4.40M active; bf16; 2 ranks x 1 thread (dp 2); 16 x 256 tokens a step"
+std::string describe(const config::Config& c, const Mesh& mesh, const std::string& device) {
+  const ModelSize size = model_size(c.model(), c.data().sequence());
+  std::ostringstream out;
+  out << c.run().name() << ": " << count_in_words(double(size.parameters)) << " parameters";
+  if (size.active_parameters != size.parameters)
+    out << ", " << count_in_words(double(size.active_parameters)) << " active";
+  out << "; " << config::Run::Precision_Name(c.run().precision()) << "; " << mesh.size()
+      << (mesh.size() == 1 ? " rank" : " ranks") << " (dp " << mesh.size(axes::dp)
+      << (c.parallel().zero() > 0 ? ", zero 1" : "") << ") on " << device << "; "
+      << c.train().global_batch() << " x " << c.data().sequence() << " tokens a step";
+  return out.str();
+}
+
+}  // namespace
+
+Trainer::Trainer(const config::Config& config, const Data& data, Communicator& communicator,
+                 const Mpi* mpi, Reporter* reporter, ProfiledSteps profiled)
+    : config_(config),
+      data_(data),
+      reporter_(reporter),
+      profiled_(profiled),
+      type_(type_of(config.run().precision())),
+      device_(make_cpu_backend(int(config.parallel().threads()),
+                               first_processor(config.parallel(), communicator.rank(), mpi)),
+              memory_of_rank(config, mpi)),
+      mesh_(communicator, device_, layout_of(config), all_ranks(communicator.size())),
+      model_(config.model(), {config.data().sequence(), config.train().head_chunk(), type_},
+             mesh_) {
+  const auto visit = [this](const Visitor& visitor) { model_.visit(visitor); };
+  freeze(config.train().freeze(), "train.freeze", visit);
+  model_.initialise(std::uint64_t(config.run().seed()));
+  gradients_.emplace(mesh_, trained_parameters(model_), sharing(config));
+  optimizer_ = make_optimizer(config.optimizer(), mesh_, gradients_->parts(), visit);
+  stage_.emplace(model_.layers(), *gradients_, config.train().recompute() == config::Train::full);
+  const std::int64_t group = config.model().moe().balance().group();
+  balance_.emplace(mesh_, group > 0 ? group : mesh_.size(axes::dp));
+  if (reporter_ != nullptr)
+    reporter_->line(describe(config, mesh_, device_.backend().description()));
+}
+
+// Counts what the batch holds before any of it runs: the loss is divided once.
+void Trainer::read_batch(std::int64_t step) {
+  const std::int64_t dp = mesh_.size(axes::dp), replica = mesh_.coordinate(axes::dp);
+  const std::int64_t size = config_.train().micro_batch(), length = config_.data().sequence();
+  const StepBatch batch = batch_of(config_.train(), step);
+  micro_batches_.clear();
+  double targets = 0, tokens = 0;
+  for (std::int64_t j = replica; j * size < batch.size; j += dp) {
+    const std::int64_t first = j * size, count = std::min(size, batch.size - first);
+    micro_batches_.push_back(
+        {j, batch.first + first, data_.samples(std::uint64_t(batch.first + first), count)});
+    targets += double(micro_batches_.back().windows.targets_that_count());
+    tokens += double(micro_batches_.back().windows.ids.size());
+  }
+  const std::vector<double> sums = sum_over_replicas(mesh_, {targets, tokens});
+  targets_ = std::max(1.0, sums[0]);
+  tokens_ = sums[1];
+  require(tokens_ == double(batch.size * length), "step ", step + 1, ": the replicas read ",
+          tokens_, " tokens; the global batch has ", batch.size, " x ", length);
+}
+
+void Trainer::prepare(Context& context, const MicroBatch& micro_batch, std::int64_t step) {
+  context.mesh = &mesh_;
+  context.batch = make_batch(mesh_, micro_batch.windows.sequences(micro_batch.first_sample), type_);
+  context.type = type_;
+  context.seed = std::uint64_t(config_.run().seed());
+  context.step = step;
+  context.micro_batch = micro_batch.number;
+  context.targets = targets_;
+  context.tokens = tokens_;
+  context.is_training = true;
+  context.balance = &*balance_;
+}
+
+void Trainer::run_micro_batches(std::int64_t step, std::vector<Statistics>& statistics) {
+  times_.enter("data");
+  read_batch(step);
+  const auto count = std::ssize(micro_batches_);
+  const std::int64_t together = balance_->steps_together();
+  for (std::int64_t first = 0; first < count; first += together) {
+    const std::int64_t end = std::min(count, first + together);
+    std::vector<std::unique_ptr<Flight>> flights;
+    for (std::int64_t a = first; a < end; ++a) {
+      times_.enter("data");
+      flights.push_back(std::make_unique<Flight>());
+      prepare(flights.back()->context, micro_batches_[std::size_t(a)], step);
+      times_.enter("forward");
+      stage_->forward(*flights.back());
+    }
+    times_.enter("balance");
+    balance_->bind();
+    times_.enter("backward");
+    for (std::size_t i = 0; i < flights.size(); ++i) {
+      stage_->backward(*flights[i], end == count && i + 1 == flights.size());
+      statistics.push_back(std::move(flights[i]->context.statistics));
+      flights[i].reset();
+    }
+  }
+}
+
+Trainer::Taken Trainer::take_step(std::int64_t step) {
+  const std::vector<PartTime> earlier = times_.parts();
+  gradients_->clear();
+  balance_->clear();
+  std::vector<Statistics> statistics;
+  run_micro_batches(step, statistics);
+  times_.enter("reduction");
+  const double norm = gradients_->finish();
+  times_.enter("metrics");
+  std::vector<const Statistics*> all;
+  all.reserve(statistics.size());
+  for (const Statistics& s : statistics) all.push_back(&s);
+  Taken taken;
+  taken.statistics = over_mesh(mesh_, all, pending_signal(), type_);
+
+  StepReport& report = taken.report;
+  report.step = step + 1;
+  report.loss = taken.statistics.loss;
+  report.balance_loss = taken.statistics.balance_loss;
+  report.z_loss = taken.statistics.z_loss;
+  report.grad_norm = norm;
+  report.lr = learning_rate(config_.optimizer(), step, config_.train().steps());
+  report.tokens = batch_of(config_.train(), step + 1).first * config_.data().sequence();
+  const double sum = report.loss + report.balance_loss + report.z_loss + norm;
+  report.is_skipped = !std::isfinite(sum);
+  if (!report.is_skipped) {
+    times_.enter("optimizer");
+    const double clip = config_.train().clip();
+    optimizer_->step(report.lr, clip > 0 && norm > clip ? clip / norm : 1);
+    gradients_->share_values();
+    model_.update_biases(taken.statistics.expert_counts);
+  }
+  report.experts = loads_of(taken.statistics);
+  for (const LayerLoad& load : report.experts)
+    report.expert_load = std::max(report.expert_load, max_over_mean(load));
+  const std::vector<std::int64_t> bytes = largest_over_mesh(
+      mesh_, {std::int64_t(device_.memory().live), std::int64_t(device_.memory().peak)});
+  report.live_bytes = bytes[0];
+  report.peak_bytes = bytes[1];
+  report.resident_bytes = resident_bytes();
+  times_.stop();
+  report.parts = since(earlier, times_.parts());
+  return taken;
+}
+
+// Ranks start their clocks together: after a call that none leaves before all have made it.
+Trainer::Taken Trainer::take_profiled_step(std::int64_t step) {
+  constexpr std::size_t most_events = 400'000;  // of a rank: some 60 MB
+  if (!trace_) {
+    trace_.emplace(most_events);
+    largest_over_mesh(mesh_, {0});
+    trace_begin_ = Trace::now();
+  }
+  const Trace::Recording on(&*trace_);
+  const Span span("step", "step ", std::to_string(step + 1));
+  return take_step(step);
+}
+
+void Trainer::end_profile() {
+  const std::string line =
+      write_trace(mesh_.communicator(), config_.run().folder(), *trace_, trace_begin_);
+  trace_.reset();
+  if (reporter_ != nullptr) reporter_->line(line);
+}
+
+int Trainer::run() {
+  const std::int64_t steps = config_.train().steps();
+  std::int64_t skipped_in_a_row = 0;
+  StepStatistics last;
+  int signal = 0;
+  const auto begin = Clock::now();
+  for (std::int64_t step = 0; step < steps && signal == 0; ++step) {
+    const auto step_begin = Clock::now();
+    const bool is_profiled = step + 1 >= profiled_.first && step < profiled_.last;
+    Taken taken = is_profiled ? take_profiled_step(step) : take_step(step);
+    const double seconds = seconds_since(step_begin);
+    const StepBatch batch = batch_of(config_.train(), step);
+    if (step > 0 && batch.size != batch_of(config_.train(), step - 1).size) step_seconds_.clear();
+    step_seconds_.push_back(seconds);
+    if (step == 0) summary_.first_step_s = seconds_since_process_start();
+    StepReport& report = taken.report;
+    report.tokens_per_s = double(batch.size * config_.data().sequence()) / seconds;
+    const double done = double(batch.first + batch.size);
+    report.seconds_left =
+        seconds_since(begin) * (double(batch_of(config_.train(), steps).first) / done - 1);
+    if (reporter_ != nullptr) reporter_->step(report);
+    losses_.push_back(report.loss);
+    summary_.tokens = report.tokens;
+    summary_.steps = step + 1;
+    last = std::move(taken.statistics);
+
+    skipped_in_a_row = report.is_skipped ? skipped_in_a_row + 1 : 0;
+    summary_.skipped += report.is_skipped;
+    require(skipped_in_a_row < config_.train().max_skipped(), "step ", step + 1, ": loss ",
+            report.loss, " and gradient norm ", report.grad_norm, " are not finite, for the ",
+            skipped_in_a_row,
+            "th time in a row (train.max_skipped); lower optimizer.lr, or look at ",
+            "the data of samples ", batch.first, " and on");
+    signal = last.signal;
+    if (trace_ && (signal != 0 || step + 1 == profiled_.last)) end_profile();
+    const std::int64_t every = config_.train().evaluate_every();
+    if (signal == 0 && every > 0 && (step + 1) % every == 0 && step + 1 < steps)
+      evaluate(step + 1, false);
+  }
+  if (signal == 0) evaluate(steps, true);
+  gradients_->wait_for_values();
+  summary_.seconds = seconds_since(begin);
+  summarise(last, signal);
+  return signal;
+}
+
+void Trainer::evaluate(std::int64_t step, bool is_last) {
+  times_.enter("evaluation");
+  const Evaluator evaluator{config_, mesh_, data_, *stage_, type_, step};
+  const std::vector<DomainBits> heldout = evaluator.heldout();
+  if (reporter_ != nullptr && !heldout.empty()) reporter_->evaluation(step, heldout);
+  if (is_last && config_.train().sample_bytes() > 0) {
+    const std::vector<TextSample> samples = evaluator.samples();
+    if (reporter_ != nullptr) reporter_->samples(samples);
+  }
+  times_.stop();
+}
+
+void Trainer::summarise(const StepStatistics& last, int signal) {
+  const std::int64_t size = config_.train().micro_batch(), length = config_.data().sequence();
+  const std::int64_t batch = batch_of(config_.train(), summary_.steps - 1).size;
+  const double count = double(batch) / double(size * mesh_.size(axes::dp));  // of each replica
+  summary_.peak_bytes_per_rank = std::int64_t(device_.memory().peak);
+  // All ranks measure at once, as they trained.
+  const double gemm =
+      gemm_seconds(model_.layers(), size * length, config_.model().moe().top_k(), type_) * count;
+  if (reporter_ == nullptr) return;
+  std::ranges::sort(step_seconds_);
+  const double median = step_seconds_[step_seconds_.size() / 2];
+  const auto tail = std::min<std::ptrdiff_t>(20, std::ptrdiff_t(losses_.size()));
+  summary_.tokens_per_s = double(batch * length) / median;
+  summary_.gemm_share = gemm / median;
+  summary_.flops_per_s = summary_.tokens_per_s *
+                         model_size(config_.model(), config_.data().sequence()).flops_per_token;
+  summary_.parts = times_.parts();
+  summary_.peak_resident_bytes = peak_resident_bytes();
+  summary_.loss_first = losses_.front();
+  summary_.loss_last = std::accumulate(losses_.end() - tail, losses_.end(), 0.0) / double(tail);
+  summary_.ended_by = signal == 0 ? "" : signal_name(signal);
+  const std::vector<LayerLoad> loads = loads_of(last);
+  if (!loads.empty()) reporter_->expert_load(loads);
+  reporter_->summary(summary_);
+}
+
+}  // namespace pf
