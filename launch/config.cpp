@@ -117,24 +117,27 @@ void emit(YAML::Emitter& out, const google::protobuf::Message& message) {
 }  // namespace
 
 config::Config parse_config(const std::string& text, const std::string& path,
-                            const std::vector<std::string>& overrides, Places* places) {
+                            const std::vector<std::string>& overrides, const LoadOptions& options) {
   Places written{path, {}};
   config::Config config;
   fill_from_yaml(config, text, written);
   for (const std::string& change : overrides) fill_from_override(config, change, written);
   complete(config, written);
-  if (places != nullptr) *places = written;
+  if (!options.is_for_layout) check_steps(config, written);
+  if (options.places != nullptr) *options.places = written;
   return config;
 }
 
 config::Config load_config(const std::string& path, const std::vector<std::string>& overrides,
-                           Places* places) {
-  return parse_config(read_text(path), path, overrides, places);
+                           const LoadOptions& options) {
+  return parse_config(read_text(path), path, overrides, options);
 }
 
 void validate(const config::Config& config) {
   config::Config whole = config;
-  complete(whole, Places{"configuration", {}});
+  const Places places{"configuration", {}};
+  complete(whole, places);
+  check_steps(whole, places);
 }
 
 std::int64_t data_parallel_size(const config::Config& config) {

@@ -11,17 +11,21 @@ namespace pf {
 
 struct Places;  // launch/config_fill.h
 
+struct LoadOptions {
+  Places* places = nullptr;    // learns where the keys were written
+  bool is_for_layout = false;  // nothing will be trained: replicas need not divide a step
+};
+
 // The configuration in a YAML file after overrides ("train.steps=100", "data.sources[0].path=x";
 // the last one wins), every default filled in and every rule of validate() checked. Throws Error:
 // one line with the file and line (or the override), the key, what was found and what was wanted.
-// `places`, where given, learns where the keys were written.
 config::Config load_config(const std::string& path, const std::vector<std::string>& overrides = {},
-                           Places* places = nullptr);
+                           const LoadOptions& options = {});
 
 // The same from text; `path` is what errors call it and names the run.
 config::Config parse_config(const std::string& text, const std::string& path,
                             const std::vector<std::string>& overrides = {},
-                            Places* places = nullptr);
+                            const LoadOptions& options = {});
 
 // Throws Error unless load_config could have returned this configuration; for one changed or made
 // in code, where what has a default may be missing.

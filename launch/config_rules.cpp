@@ -148,6 +148,10 @@ void check_moe(const config::Config& config, const Places& places) {
     places.fail("model.moe.first_dense", "found " + text_of(moe.first_dense()) +
                                              ", so that no layer is MoE; wanted less than " +
                                              text_of(layers / moe.every() * moe.every()));
+}
+
+void check_balance_group(const config::Config& config, const Places& places) {
+  const config::Moe& moe = config.model().moe();
   const std::int64_t group = moe.balance().group();
   if (!counts_groups(moe.balance())) return;
   const std::int64_t dp = data_parallel_size(config);
@@ -245,7 +249,36 @@ void check_cluster(const config::Cluster& cluster, const Places& places) {
                                       " bytes, wanted at least 1MiB; give a unit, as in 80GiB");
 }
 
-// What the schema knows and the program does not do yet.
+}  // namespace
+
+void check_layout(const config::Config& config, const Places& places) {
+  const config::Parallel& parallel = config.parallel();
+  const auto product = [&](const std::string& names, std::int64_t a, std::int64_t b) {
+    const std::int64_t all = a * b * parallel.pp();
+    check_multiple(places, "parallel.ranks", parallel.ranks(), all,
+                   names + " x pp = " + text_of(a) + " x " + text_of(b) + " x " +
+                       text_of(parallel.pp()) + " = " + text_of(all));
+  };
+  product("tp x cp", parallel.tp(), parallel.cp());
+  product("etp x ep", parallel.etp(), parallel.ep());
+}
+
+void check_rules(const config::Config& config, const Places& places) {
+  check_run(config.run(), places);
+  check_model(config.model(), places);
+  check_positions(config, places);
+  check_sources(config.data(), places);
+  if (config.model().has_moe()) check_moe(config, places);
+  check_experts(config, places);
+  check_zero(config, places);
+  check_cluster(config.cluster(), places);
+}
+
+void check_steps(const config::Config& config, const Places& places) {
+  check_batch(config, places);
+  if (config.model().has_moe()) check_balance_group(config, places);
+}
+
 void check_supported(const config::Config& config, const Places& places) {
   struct Missing {
     std::string key;
@@ -271,33 +304,6 @@ void check_supported(const config::Config& config, const Places& places) {
   if (config.cluster().device() != "cpu")
     places.fail("cluster.device", "found '" + config.cluster().device() +
                                       "', but training on it is not in this version yet; use cpu");
-}
-
-}  // namespace
-
-void check_layout(const config::Config& config, const Places& places) {
-  const config::Parallel& parallel = config.parallel();
-  const auto product = [&](const std::string& names, std::int64_t a, std::int64_t b) {
-    const std::int64_t all = a * b * parallel.pp();
-    check_multiple(places, "parallel.ranks", parallel.ranks(), all,
-                   names + " x pp = " + text_of(a) + " x " + text_of(b) + " x " +
-                       text_of(parallel.pp()) + " = " + text_of(all));
-  };
-  product("tp x cp", parallel.tp(), parallel.cp());
-  product("etp x ep", parallel.etp(), parallel.ep());
-}
-
-void check_rules(const config::Config& config, const Places& places) {
-  check_run(config.run(), places);
-  check_model(config.model(), places);
-  check_positions(config, places);
-  check_sources(config.data(), places);
-  check_batch(config, places);
-  if (config.model().has_moe()) check_moe(config, places);
-  check_experts(config, places);
-  check_zero(config, places);
-  check_cluster(config.cluster(), places);
-  check_supported(config, places);
 }
 
 bool counts_groups(const config::Balance& balance) {

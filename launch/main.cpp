@@ -5,7 +5,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -15,7 +14,6 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -25,7 +23,10 @@
 #include "launch/config.h"
 #include "launch/config_docs.h"
 #include "launch/config_keys.h"
+#include "launch/data_command.h"
+#include "launch/layout_command.h"
 #include "launch/plot.h"
+#include "launch/terminal.h"
 #include "launch/train.h"
 #include "launch/version.h"
 #include "models/presets.h"
@@ -44,10 +45,18 @@ constexpr const char* help =
       what each rank does in STEPS (default 3-5) to runs/NAME/trace.json, for ui.perfetto.dev.
   pentafold config FILE [KEY=VALUE ...] [--ranks N] [--threads N]
       Prints the whole configuration: each key with the value that train would use.
+  pentafold layout FILE [KEY=VALUE ...] [--ranks N]
+      Prints which rank does what: its place on each axis and its experts, and the groups of each
+      axis with those that leave a node (cluster.ranks_per_node).
   pentafold config --docs
       Prints what each key means, its type, default and range (Markdown).
   pentafold presets
       Lists the published architectures that model.preset knows, with their sizes.
+  pentafold data INPUT ... --output PREFIX [--tokenizer bytes] [--threads N] [--force]
+      Turns texts, .jsonl files and folders of both into PREFIX.bin and PREFIX.idx, the indexed
+      tokens of Megatron-LM, and describes them in PREFIX.json. A line of .jsonl is an object with
+      "text", or with "prompt" and "answer": then PREFIX.mask says that the prompt's tokens are no
+      targets. --threads: default one a processor; --force replaces files that are there.
   pentafold plot RUN ... [--output FILE.svg|FILE.png] [--smooth] [--log]
       Draws loss, held-out bits per byte, throughput and expert load of one or several runs
       (default: RUN/plot.svg, of several ./plot.svg); --log: of the loss.
@@ -63,13 +72,15 @@ Examples:
   pentafold train configs/quickstart.yaml
   pentafold train configs/quickstart.yaml --ranks 4 train.steps=100 optimizer.lr=1e-3
   pentafold config configs/quickstart.yaml model.layers=8 > deeper.yaml
+  pentafold layout configs/quickstart.yaml --ranks 16 parallel.tp=2 parallel.ep=8
+  pentafold data notes.txt questions.jsonl books/ --output data/mine
   pentafold config configs/quickstart.yaml "model={preset: qwen3-30b-a3b, layers: 4}"
 
-SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end training after the current step; a second SIGINT ends it
-at once.
+SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end training after the current step, and data without writing
+anything; a second SIGINT ends it at once.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 130 (SIGINT), 138 (SIGUSR1) or
-143 (SIGTERM) ended by a signal after a whole step.
+Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or input; 130 (SIGINT), 138 (SIGUSR1) or
+143 (SIGTERM) ended by a signal.
 
 Environment: PENTAFOLD_DEBUG=1 adds to an error the place in the source that noticed it;
 NO_COLOR=1 turns colours off.
@@ -81,14 +92,14 @@ struct Command {
   bool wants_docs = false;
 
   // `mpi_ranks`: those of MPI's world, which decides; 0 without it.
-  pf::config::Config load(int mpi_ranks, pf::Places& places) const {
+  pf::config::Config load(int mpi_ranks, const pf::LoadOptions& options) const {
     std::vector<std::string> all = overrides;
     pf::require(mpi_ranks == 0 || ranks.empty(), "--ranks ", ranks, ": MPI has ", mpi_ranks,
                 " ranks already; leave --ranks out, or change the launcher's number");
     if (!ranks.empty()) all.push_back("parallel.ranks=" + ranks);
     if (mpi_ranks > 0) all.push_back("parallel.ranks=" + std::to_string(mpi_ranks));
     if (!threads.empty()) all.push_back("parallel.threads=" + threads);
-    return pf::load_config(file, all, &places);
+    return pf::load_config(file, all, options);
   }
 };
 
@@ -110,14 +121,6 @@ void add_arguments(CLI::App& app, Command& command) {
   app.add_option("KEY=VALUE", command.overrides);
   app.add_option("--ranks", command.ranks);
   app.add_option("--threads", command.threads);
-}
-
-// A reader that went away is no failure.
-void print(const std::string& text) {
-  const bool is_written = std::fputs(text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0;
-  const int reason = errno;
-  pf::require(is_written || reason == EPIPE,
-              "can't write to standard output: ", std::generic_category().message(reason));
 }
 
 // Runs of one name are told apart by their paths.
@@ -144,7 +147,7 @@ int plot(Plot plot, int& failure) {
   if (title.empty()) title = std::to_string(runs.size()) + " runs";
   failure = failed;
   pf::write_picture(plot.output, pf::svg_of(title, pf::panels_of(runs, plot.options)));
-  print(plot.output + '\n');
+  pf::print(plot.output + '\n');
   return done;
 }
 
@@ -210,46 +213,53 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   train->add_flag("--profile{auto}", profile);
   add_arguments(*config, command);
   config->add_flag("--docs", command.wants_docs);
+  CLI::App* layout = app.add_subcommand("layout");
+  add_arguments(*layout, command);
   Plot pictures;
   CLI::App* plots = app.add_subcommand("plot");
   pictures.add_to(*plots);
+  pf::DataCommand data;
+  CLI::App* converts = app.add_subcommand("data");
+  data.add_to(*converts);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
     failure = failed;
-    print(help);
+    pf::print(help);
     return done;
   } catch (const CLI::ParseError& error) {
     if (wants_version->count() > 0 && app.remaining_size(true) == 0) {
       failure = failed;
-      print(version_text());
+      pf::print(version_text());
       return done;
     }
     throw pf::Error(complaint(app, error) + " (see pentafold --help)");
   }
   if (config->parsed() && command.wants_docs) {
     failure = failed;
-    print(pf::config_reference());
+    pf::print(pf::config_reference());
     return done;
   }
   if (list->parsed()) {
     failure = failed;
-    print(presets_text());
+    pf::print(presets_text());
     return done;
   }
+  if (converts->parsed()) return data.run(failure);
   if (plots->parsed()) return plot(std::move(pictures), failure);
   pf::require(!command.file.empty(), "name the FILE to ", train->parsed() ? "train" : "show",
               ", like configs/quickstart.yaml (see pentafold --help)");
   if (train->parsed() && pf::is_mpi_rank()) mpi.emplace();
   pf::TrainOptions options;
-  const pf::config::Config resolved = command.load(mpi ? mpi->size() : 0, options.places);
+  const pf::config::Config resolved =
+      command.load(mpi ? mpi->size() : 0, {&options.places, layout->parsed()});
   if (train->parsed()) {
     if (!profile.empty()) options.profiled = pf::profiled_steps(profile, resolved.train().steps());
     options.on_begin = [&failure] { failure = failed; };
     return pf::train(resolved, mpi ? &*mpi : nullptr, options);
   }
   failure = failed;
-  print(pf::to_yaml(resolved));
+  pf::print(layout->parsed() ? pf::layout_text(resolved) : pf::to_yaml(resolved));
   return done;
 }
 
@@ -272,7 +282,7 @@ void complain(const char* what) {
 
 int main(int argc, char** argv) {
   open_standard_streams();
-  std::signal(SIGPIPE, SIG_IGN);
+  for (const int signal : {SIGPIPE, SIGXFSZ}) std::signal(signal, SIG_IGN);  // write() says it
   int failure = failed;
   // Outlives an error, so that the message comes before the end of the other ranks.
   std::optional<pf::Mpi> mpi;

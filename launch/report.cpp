@@ -1,8 +1,6 @@
 #include "launch/report.h"
 
 #include <fmt/format.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -16,6 +14,7 @@
 
 #include "core/error.h"
 #include "launch/process.h"
+#include "launch/terminal.h"
 #include "launch/text.h"
 
 namespace pf {
@@ -24,16 +23,10 @@ namespace {
 
 constexpr std::int64_t steps_between_headers = 25;
 constexpr int widest_bar = 40, narrowest_bar = 8;
-constexpr std::string_view erase_line = "\r\033[K";
 
 bool is_set(const char* variable) {
   const char* value = std::getenv(variable);
   return value != nullptr && *value != '\0';
-}
-
-bool understands_escapes(std::FILE* out) {
-  const char* terminal = std::getenv("TERM");
-  return isatty(fileno(out)) == 1 && terminal != nullptr && std::string_view(terminal) != "dumb";
 }
 
 std::string repeated(std::string_view text, std::int64_t times) {
@@ -261,9 +254,7 @@ void Reporter::summary(const Summary& summary) {
 }
 
 int Reporter::columns() const {
-  if (!is_terminal_) return std::numeric_limits<int>::max();
-  winsize size{};
-  return ioctl(fileno(out_), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+  return is_terminal_ ? columns_of(out_) : std::numeric_limits<int>::max();
 }
 
 std::string Reporter::painted(const std::string& text, Style style) const {

@@ -1,13 +1,12 @@
 #include "launch/token_files.h"
 
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <system_error>
 
 #include "core/error.h"
+#include "launch/mapped_file.h"
 
 namespace pf {
 namespace {
@@ -15,14 +14,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int version = 1;
-
-std::string read_text(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  require(file.is_open(), path, ": can't be opened");
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  require(!file.bad(), path, ": can't be read");
-  return text;
-}
 
 // Values of the file, for errors.
 struct Values {
@@ -72,12 +63,11 @@ std::string to_json(const TokenDescription& description) {
 std::optional<TokenDescription> read_token_description(const std::string& prefix) {
   constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
   const std::string path = prefix + ".json";
-  std::error_code error;
-  const auto type = std::filesystem::status(path, error).type();
-  if (type == std::filesystem::file_type::not_found) return std::nullopt;
-  require(type == std::filesystem::file_type::regular, path,
-          ": can't be read: ", error ? error.message() : "not a regular file");
-  const Values values{path, Json::parse(read_text(path), nullptr, false)};
+  std::error_code ignored;  // what can't be read says so below
+  if (std::filesystem::status(path, ignored).type() == std::filesystem::file_type::not_found)
+    return std::nullopt;
+  const MappedFile file(path);
+  const Values values{path, Json::parse(file.bytes().begin(), file.bytes().end(), nullptr, false)};
   require(values.object.is_object(), path, ": is not a JSON object; wanted what pentafold data ",
           "writes beside PREFIX.bin");
 

@@ -3,6 +3,7 @@
 #include <fstream>
 #include <optional>
 
+#include "launch/config_rules.h"
 #include "launch/data.h"
 #include "launch/run_folder.h"
 #include "launch/signals.h"
@@ -25,6 +26,7 @@ CommunicatorOptions communicator_options(const config::Config& config) {
 }  // namespace
 
 int train(const config::Config& config, const Mpi* mpi, const TrainOptions& options) {
+  check_supported(config, options.places);
   const Data data(config, options.places);
   std::optional<Reporter> reporter;
   if (mpi == nullptr || mpi->rank() == 0) {

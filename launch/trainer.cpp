@@ -10,6 +10,7 @@
 #include "launch/evaluate.h"
 #include "launch/freeze.h"
 #include "launch/gemm_rate.h"
+#include "launch/layout_command.h"
 #include "launch/process.h"
 #include "launch/ramp.h"
 #include "launch/signals.h"
@@ -58,12 +59,6 @@ int first_processor(const config::Parallel& parallel, int rank, const Mpi* mpi) 
   return wanted <= std::int64_t(std::thread::hardware_concurrency())
              ? rank * int(parallel.threads())
              : -1;
-}
-
-Layout layout_of(const config::Config& c) {
-  const config::Parallel& p = c.parallel();
-  return Layout::make(int(p.ranks()), int(p.tp()), int(p.cp()), int(p.ep()), int(p.etp()),
-                      int(p.pp()), int(c.model().kv_heads()));
 }
 
 std::vector<int> all_ranks(int count) {

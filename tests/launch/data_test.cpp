@@ -12,7 +12,7 @@ namespace pf {
 namespace {
 
 config::Config config_of(const Overrides& overrides, Places* places = nullptr) {
-  return parse_config(small_run, "run.yaml", overrides, places);
+  return parse_config(small_run, "run.yaml", overrides, {.places = places});
 }
 
 std::string source(const TemporaryFolder& here, const std::string& name, double weight = 1) {

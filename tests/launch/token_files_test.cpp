@@ -72,7 +72,7 @@ TEST(TokenFiles, EachValueOutOfRangeIsNamed) {
 TEST(TokenFiles, ADescriptionThatIsAFolderIsAnError) {
   const TemporaryFolder here;
   std::filesystem::create_directory(here.path("a.json"));
-  EXPECT_NE(message(here).find("a.json: can't be read: not a regular file"), std::string::npos)
+  EXPECT_NE(message(here).find("a.json: is not a regular file"), std::string::npos)
       << message(here);
 }
 
