@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <numeric>
 #include <string>
 #include <utility>
 
 #include "launch/config.h"
 #include "launch/config_keys.h"
+#include "models/context_parallel.h"
 
 namespace pf {
 
@@ -85,6 +87,10 @@ void check_positions(const config::Config& config, const Places& places) {
                     ", wanted less than fast=" + number_in_words(scaling.fast()));
 }
 
+bool has_dense_layers(const config::Model& model) {
+  return !model.has_moe() || model.moe().every() > 1 || model.moe().first_dense() > 0;
+}
+
 void check_model(const config::Model& model, const Places& places) {
   if (model.has_mla()) {
     check_multiple(places, "model.mla.rope_dim", model.mla().rope_dim(), 2,
@@ -100,9 +106,7 @@ void check_model(const config::Model& model, const Places& places) {
     check_multiple(places, "model.head_dim", model.head_dim(), 2,
                    "2, since rotary positions turn pairs");
   }
-  const bool has_dense_layers =
-      !model.has_moe() || model.moe().every() > 1 || model.moe().first_dense() > 0;
-  if (has_dense_layers && model.ffn() == 0)
+  if (has_dense_layers(model) && model.ffn() == 0)
     places.fail("model.ffn",
                 "is missing; wanted the inner width of the dense layers, for instance " +
                     text_of(4 * model.hidden()));
@@ -233,6 +237,40 @@ void check_experts(const config::Config& config, const Places& places) {
                   "model.moe.experts=" + text_of(config.model().moe().experts()));
 }
 
+// Of the model, what tp and etp cut.
+void check_widths(const config::Config& config, const Places& places) {
+  const config::Model& model = config.model();
+  const std::int64_t tp = config.parallel().tp(), etp = config.parallel().etp();
+  const std::string of_tp = "parallel.tp=" + text_of(tp);
+  check_multiple(places, "model.heads", model.heads(), tp, of_tp);
+  const std::int64_t kv_heads = model.kv_heads();
+  if (!model.has_mla() && kv_heads % tp != 0 && tp % kv_heads != 0)
+    places.fail("model.kv_heads",
+                "found " + text_of(kv_heads) + ", wanted a multiple or a divisor of " + of_tp);
+  if (has_dense_layers(model)) check_multiple(places, "model.ffn", model.ffn(), tp, of_tp);
+  if (model.vocabulary() < tp)
+    places.fail("model.vocabulary",
+                "found " + text_of(model.vocabulary()) + ", wanted at least " + of_tp);
+  if (!model.has_moe()) return;
+  check_multiple(places, "model.moe.shared_ffn", model.moe().shared_ffn(), tp, of_tp);
+  check_multiple(places, "model.moe.ffn", model.moe().ffn(), etp, "parallel.etp=" + text_of(etp));
+}
+
+// Tokens are cut over cp in chunks, and each rank's over tp between the blocks of a layer.
+void check_tokens(const config::Config& config, const Places& places) {
+  const config::Parallel& parallel = config.parallel();
+  const std::int64_t tp = parallel.tp(), cp = parallel.cp(), length = config.data().sequence();
+  const std::int64_t unit = length_unit(tp, cp);
+  check_multiple(places, "data.sequence", length, unit,
+                 text_of(unit) + ", since tp x cp = " + text_of(tp) + " x " + text_of(cp) +
+                     (cp > 1 ? " ranks and 2 cp chunks share it" : " ranks share it"));
+  if (!config.model().has_moe() || !config.model().moe().has_capacity()) return;
+  const std::int64_t most = std::gcd(chunk_of(length, cp), length / (tp * cp));
+  check_divisor(places, "model.moe.capacity.block", config.model().moe().capacity().block(), most,
+                text_of(most) + ", so that tp x cp = " + text_of(tp) + " x " + text_of(cp) +
+                    " cuts no block");
+}
+
 void check_zero(const config::Config& config, const Places& places) {
   const config::Parallel& parallel = config.parallel();
   if (parallel.zero_shard() == 0) return;
@@ -270,6 +308,8 @@ void check_rules(const config::Config& config, const Places& places) {
   check_sources(config.data(), places);
   if (config.model().has_moe()) check_moe(config, places);
   check_experts(config, places);
+  check_widths(config, places);
+  check_tokens(config, places);
   check_zero(config, places);
   check_cluster(config.cluster(), places);
 }
@@ -287,11 +327,7 @@ void check_supported(const config::Config& config, const Places& places) {
     std::string what;
   };
   const config::Parallel& parallel = config.parallel();
-  const std::array<Missing, 7> missing{{
-      {"parallel.tp", parallel.tp(), 1, "tensor parallelism"},
-      {"parallel.cp", parallel.cp(), 1, "context parallelism"},
-      {"parallel.ep", parallel.ep(), 1, "expert parallelism"},
-      {"parallel.etp", parallel.etp(), 1, "tensor parallelism of experts"},
+  const std::array<Missing, 3> missing{{
       {"parallel.pp", parallel.pp(), 1, "pipeline parallelism"},
       {"parallel.zero", parallel.zero(), 1, "sharing gradients or weights (ZeRO 2 and 3)"},
       {"parallel.chunks", parallel.chunks(), 1, "more than one stage a rank"},
@@ -301,6 +337,10 @@ void check_supported(const config::Config& config, const Places& places) {
       places.fail(part.key, "found " + text_of(part.value) + ", but " + part.what +
                                 " is not in this version yet; use " + text_of(part.largest));
   }
+  if (parallel.cp() > 1 && parallel.cp_method() != config::Parallel::all_gather)
+    places.fail("parallel.cp_method", "found " +
+                                          config::Parallel::CpMethod_Name(parallel.cp_method()) +
+                                          ", which is not in this version yet; use all_gather");
   if (config.cluster().device() != "cpu")
     places.fail("cluster.device", "found '" + config.cluster().device() +
                                       "', but training on it is not in this version yet; use cpu");

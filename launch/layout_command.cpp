@@ -98,8 +98,9 @@ std::string rank_text(const config::Config& config, const Layout& layout, int ra
 
 Layout layout_of(const config::Config& config) {
   const config::Parallel& p = config.parallel();
+  const config::Model& model = config.model();
   return Layout::make(int(p.ranks()), int(p.tp()), int(p.cp()), int(p.ep()), int(p.etp()),
-                      int(p.pp()), int(config.model().kv_heads()));
+                      int(p.pp()), int(model.has_mla() ? model.heads() : model.kv_heads()));
 }
 
 std::vector<std::vector<int>> groups_of(const Layout& layout, const Axes& set, View view) {

@@ -79,7 +79,16 @@ std::size_t memory_of_rank(const config::Config& config, const Mpi* mpi) {
                      (mpi != nullptr ? mpi->ranks_here() : config.parallel().ranks()));
 }
 
-// "11.5M parameters, 4.40M active; bf16; 2 ranks x 1 thread (dp 2); 16 x 256 tokens a step"
+// "tp 2, dp 1, ep 2": those above 1, and dp.
+std::string sizes_of(const Mesh& mesh) {
+  std::string out;
+  for (const Axes& set : {axes::tp, axes::cp, axes::dp, axes::etp, axes::ep})
+    if (mesh.size(set) > 1 || set == axes::dp)
+      out += (out.empty() ? "" : ", ") + name(set) + " " + std::to_string(mesh.size(set));
+  return out;
+}
+
+// "11.5M parameters, 4.40M active; bf16; 2 ranks (dp 2) on cpu; 16 x 256 tokens a step"
 std::string describe(const config::Config& c, const Mesh& mesh, const std::string& device) {
   const ModelSize size = model_size(c.model(), c.data().sequence());
   std::ostringstream out;
@@ -87,7 +96,7 @@ std::string describe(const config::Config& c, const Mesh& mesh, const std::strin
   if (size.active_parameters != size.parameters)
     out << ", " << count_in_words(double(size.active_parameters)) << " active";
   out << "; " << config::Run::Precision_Name(c.run().precision()) << "; " << mesh.size()
-      << (mesh.size() == 1 ? " rank" : " ranks") << " (dp " << mesh.size(axes::dp)
+      << (mesh.size() == 1 ? " rank" : " ranks") << " (" << sizes_of(mesh)
       << (c.parallel().zero() > 0 ? ", zero 1" : "") << ") on " << device << "; "
       << c.train().global_batch() << " x " << c.data().sequence() << " tokens a step";
   return out.str();
@@ -310,7 +319,8 @@ void Trainer::summarise(const StepStatistics& last, int signal) {
   summary_.peak_bytes_per_rank = std::int64_t(device_.memory().peak);
   // All ranks measure at once, as they trained.
   const double gemm =
-      gemm_seconds(model_.layers(), size * length, config_.model().moe().top_k(), type_) * count;
+      gemm_seconds(model_.layers(), mesh_, size * length, config_.model().moe().top_k(), type_) *
+      count;
   if (reporter_ == nullptr) return;
   std::ranges::sort(step_seconds_);
   const double median = step_seconds_[step_seconds_.size() / 2];

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "core/error.h"
 
@@ -81,6 +82,10 @@ void append_part(std::vector<Area>& out, const Area& area, const TokenRange& q,
 
 std::int64_t chunk_of(std::int64_t length, std::int64_t cp) {
   return cp == 1 ? length : length / (2 * cp);
+}
+
+std::int64_t length_unit(std::int64_t tp, std::int64_t cp) {
+  return cp == 1 ? tp : cp * std::lcm(tp, std::int64_t{2});
 }
 
 std::vector<TokenRange> rows_of_rank(std::int64_t sequences, std::int64_t length,

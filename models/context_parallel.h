@@ -1,6 +1,9 @@
 // Sequences cut over cp.
 #pragma once
 
+#include <span>
+#include <vector>
+
 #include "models/context.h"
 
 namespace pf {
@@ -8,6 +11,9 @@ namespace pf {
 // Each sequence is cut into 2 cp chunks of one size, of which rank r holds numbers r and 2 cp - 1 -
 // r: of what is causal all ranks then have the same work. On one rank of cp: the whole sequence.
 std::int64_t chunk_of(std::int64_t length, std::int64_t cp);
+
+// What the length of a sequence is a multiple of, so that cp can cut it and tp each rank's part.
+std::int64_t length_unit(std::int64_t tp, std::int64_t cp);
 
 // Where the tokens of [sequences * length] are: this rank's rows, sequence after sequence, and the
 // rows of all ranks one after the other, as all_gather() has them. Throws Error unless 2 cp divides

@@ -42,14 +42,13 @@ Samples uneven_samples(std::int64_t count, std::int64_t length, std::int64_t voc
   for (std::int64_t s = 0; s < count; ++s) {
     for (std::int64_t t = 0; t < length; ++t) {
       const auto words = random.words(std::uint64_t(s * length + t));
-      samples.ids.push_back(std::int32_t(words[0] % vocabulary));
+      auto id = std::int32_t(words[0] % vocabulary);
+      if (t > 0 && id == samples.ids.back()) id = std::int32_t((id + 1) % vocabulary);
+      samples.ids.push_back(id);
       samples.targets.push_back(std::int32_t(words[1] % vocabulary));
       const bool kept[] = {true, t == length / 2, false, words[2] % 3 != 0};
       samples.mask.push_back(kept[s % 4] ? 1 : 0);
     }
-    if (length < 2) continue;
-    std::int32_t* first = &samples.ids[std::size_t(s * length)];
-    if (first[0] == first[1]) first[1] = std::int32_t((first[1] + 1) % vocabulary);
   }
   return samples;
 }

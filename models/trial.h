@@ -30,9 +30,9 @@ struct Samples {
 };
 
 // Of random tokens. The numbers of valid targets of one sequence, the next, ... are: all, one,
-// none, about two thirds, and so on; no two replicas have equal work. A sequence's first two tokens
-// differ: else attention would make the same of both, and rounding would decide between them where
-// a capacity keeps one.
+// none, about two thirds, and so on; no two replicas have equal work. Neighbours differ: where a
+// document begins with the same token twice, attention makes the same of both, and rounding would
+// decide which of them a capacity keeps.
 Samples uneven_samples(std::int64_t count, std::int64_t length, std::int64_t vocabulary,
                        std::uint64_t seed = 1);
 // The same with every target counting.

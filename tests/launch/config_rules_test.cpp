@@ -203,6 +203,54 @@ TEST(ConfigRules, ReplicasThatShareAStateDivideDp) {
             "parallel.zero_shard: found 2, but with parallel.zero=0 nothing is shared; use 0");
 }
 
+// What is said, without its place.
+std::string rule(const Overrides& overrides) {
+  const std::string error = error_of(small_run, overrides);
+  const std::size_t end = error.rfind(": found ");
+  return end == std::string::npos ? error : error.substr(error.rfind(' ', end - 1) + 1);
+}
+
+TEST(ConfigRules, TpAndEtpDivideWhatTheyCut) {
+  EXPECT_EQ(rule({"parallel={ranks: 8, tp: 8}"}),
+            "model.heads: found 4, wanted a multiple of parallel.tp=8; nearest: 8");
+  EXPECT_EQ(rule({"parallel={ranks: 4, tp: 4}", "model.heads=12", "model.kv_heads=6",
+                  "model.head_dim=16"}),
+            "model.kv_heads: found 6, wanted a multiple or a divisor of parallel.tp=4");
+  EXPECT_EQ(rule({"parallel={ranks: 4, tp: 4}", "model.ffn=130"}),
+            "model.ffn: found 130, wanted a multiple of parallel.tp=4; nearest: 128 or 132");
+  EXPECT_EQ(rule({"parallel={ranks: 4, tp: 4}", "model.vocabulary=3"}),
+            "model.vocabulary: found 3, wanted at least parallel.tp=4");
+  EXPECT_EQ(rule({with_moe, "model.moe.shared_ffn=6", "parallel={ranks: 4, tp: 4}"}),
+            "model.moe.shared_ffn: found 6, wanted a multiple of parallel.tp=4; nearest: 4 or 8");
+  EXPECT_EQ(rule({with_moe, "model.moe.ffn=6", "parallel={ranks: 4, etp: 4}"}),
+            "model.moe.ffn: found 6, wanted a multiple of parallel.etp=4; nearest: 4 or 8");
+  EXPECT_EQ(error_of(small_run, {"parallel={ranks: 4, tp: 4}", "model.kv_heads=1"}), "no error");
+}
+
+TEST(ConfigRules, TpAndCpDivideASampleAndCutNoBlock) {
+  EXPECT_EQ(rule({"parallel={ranks: 4, tp: 2, cp: 2}", "data.sequence=34"}),
+            "data.sequence: found 34, wanted a multiple of 4, since tp x cp = 2 x 2 ranks and 2 cp "
+            "chunks share it; nearest: 32 or 36");
+  EXPECT_EQ(rule({"parallel={ranks: 2, tp: 2}", "data.sequence=33"}),
+            "data.sequence: found 33, wanted a multiple of 2, since tp x cp = 2 x 1 ranks share "
+            "it; nearest: 32 or 34");
+  EXPECT_EQ(rule({with_moe, "model.moe.capacity={factor: 1}", "parallel={ranks: 4, tp: 2, cp: 2}"}),
+            "model.moe.capacity.block: found 32, wanted a divisor of 8, so that tp x cp = 2 x 2 "
+            "cuts no block; nearest: 8");
+  EXPECT_EQ(error_of(small_run, {with_moe, "model.moe.capacity={factor: 1, block: 8}",
+                                 "parallel={ranks: 4, tp: 2, cp: 2}"}),
+            "no error");
+}
+
+TEST(ConfigRules, OtherWaysOfContextParallelismAreNotThereYet) {
+  Places places;
+  const config::Config config = parse_config(
+      small_run, "run.yaml", {"parallel={ranks: 2, cp: 2, cp_method: ring}"}, {.places = &places});
+  EXPECT_EQ(error_of([&] { check_supported(config, places); }),
+            "override 'parallel={ranks: 2, cp: 2, cp_method: ring}': parallel.cp_method: found "
+            "ring, which is not in this version yet; use all_gather");
+}
+
 TEST(ConfigRules, WhatIsNotThereYetIsSaidBeforeTraining) {
   const auto said = [](const std::string& key, const std::string& value) {
     Places places;
@@ -213,14 +261,6 @@ TEST(ConfigRules, WhatIsNotThereYetIsSaidBeforeTraining) {
     const std::string error = error_of([&] { check_supported(config, places); });
     return error.starts_with(start) ? error.substr(start.size()) : error;
   };
-  EXPECT_EQ(said("parallel.tp", "2"),
-            "found 2, but tensor parallelism is not in this version yet; use 1");
-  EXPECT_EQ(said("parallel.cp", "2"),
-            "found 2, but context parallelism is not in this version yet; use 1");
-  EXPECT_EQ(said("parallel.ep", "2"),
-            "found 2, but expert parallelism is not in this version yet; use 1");
-  EXPECT_EQ(said("parallel.etp", "2"),
-            "found 2, but tensor parallelism of experts is not in this version yet; use 1");
   EXPECT_EQ(said("parallel.pp", "2"),
             "found 2, but pipeline parallelism is not in this version yet; use 1");
   EXPECT_EQ(said("parallel.zero", "2"),
