@@ -21,7 +21,7 @@ class DocumentCheck {
   std::uint64_t add(const EncodedPiece& encoded) {
     std::uint64_t all = 0;
     for (std::size_t p = 0; p < encoded.piece.size(); ++p) {
-      const Part& part = encoded.piece[p];
+      const Stretch& part = encoded.piece[p];
       const Source& source = sources_[part.source];
       if (part.begin == 0) documents_ = 0;
       documents_ += encoded.documents[p];
@@ -64,7 +64,7 @@ std::optional<Converted> convert(const ConvertOptions& options, const Tokenizer&
     on_progress(progress);
     while (const std::optional<EncodedPiece> encoded = pool.next()) {
       progress.documents += check.add(*encoded);
-      for (const Part& part : encoded->piece) progress.bytes += part.end - part.begin;
+      for (const Stretch& part : encoded->piece) progress.bytes += part.end - part.begin;
       writer.append(*encoded);
       on_progress(progress);
     }

@@ -38,7 +38,7 @@ class Encoder {
         vocabulary_(tokenizer.vocabulary()),
         width_(token_width(vocabulary_)) {}
 
-  void add_part(const Source& source, const Part& part) {
+  void add_part(const Source& source, const Stretch& part) {
     const MappedFile file = open_source(source);
     Bytes rest = file.bytes().subspan(part.begin, part.end - part.begin);
     const std::size_t before = result_.lengths.size();
@@ -130,7 +130,7 @@ std::size_t token_width(std::int64_t vocabulary) {
 EncodedPiece encode_piece(const std::vector<Source>& sources, Piece piece,
                           const Tokenizer& tokenizer, std::int64_t longest) {
   Encoder encoder(tokenizer, longest);
-  for (const Part& part : piece) encoder.add_part(sources[part.source], part);
+  for (const Stretch& part : piece) encoder.add_part(sources[part.source], part);
   EncodedPiece encoded = encoder.take();
   encoded.piece = std::move(piece);
   return encoded;

@@ -10,7 +10,7 @@ namespace {
 
 std::uint64_t bytes_of(const Piece& piece) {
   std::uint64_t bytes = 0;
-  for (const Part& part : piece) bytes += part.end - part.begin;
+  for (const Stretch& part : piece) bytes += part.end - part.begin;
   return bytes;
 }
 

@@ -64,7 +64,7 @@ Piece PieceCutter::next() {
   return piece;
 }
 
-Part PieceCutter::cut(std::uint64_t wanted) {
+Stretch PieceCutter::cut(std::uint64_t wanted) {
   const Source& source = sources_[at_.source];
   const bool is_text = source.kind == Source::Kind::text;
   const bool is_cut = source.kind != Source::Kind::document && source.bytes - at_.begin > wanted;
@@ -73,7 +73,7 @@ Part PieceCutter::cut(std::uint64_t wanted) {
     if (is_text) at_.rule = rule_of(open_source(source).bytes());
     file_ = open_source(source);
   }
-  Part part = at_;
+  Stretch part = at_;
   part.end = !is_cut   ? source.bytes
              : is_text ? end_of_text(file_->bytes(), wanted)
                        : after(file_->bytes(), at_.begin + wanted - 1, '\n');

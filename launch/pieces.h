@@ -30,13 +30,13 @@ struct Source {
 std::vector<Source> sources_of(const std::vector<std::string>& inputs);
 
 // Bytes [begin, end) of a source: whole documents, or whole lines.
-struct Part {
+struct Stretch {
   std::size_t source = 0;
   std::uint64_t begin = 0, end = 0;
   FileRule rule;  // of Kind::text
 };
 
-using Piece = std::vector<Part>;
+using Piece = std::vector<Stretch>;
 
 // Cuts sources in order into pieces of at least `bytes`, or a whole document where that is longer;
 // only the last may be smaller. Of a large text it reads what the rule of the file needs and the
@@ -49,12 +49,12 @@ class PieceCutter {
   Piece next();  // empty: there are no more
 
  private:
-  Part cut(std::uint64_t wanted);
+  Stretch cut(std::uint64_t wanted);
   std::uint64_t end_of_text(std::span<const std::uint8_t> file, std::uint64_t wanted) const;
 
   const std::vector<Source>& sources_;
   std::uint64_t bytes_;
-  Part at_;                         // where the next part begins
+  Stretch at_;                      // where the next part begins
   std::optional<MappedFile> file_;  // of at_.source, where it was needed
 };
 

@@ -583,7 +583,7 @@ void Job<T>::backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, cons
 
 }  // namespace
 
-struct Attention::State {
+struct AttentionKernels::State {
   Workers& workers;
   Bf16Gemm gemm;
   Isa isa = Isa::base;
@@ -597,37 +597,37 @@ struct Attention::State {
   }
 };
 
-Attention::Attention(Workers& workers, bool emulates_bf16)
+AttentionKernels::AttentionKernels(Workers& workers, bool emulates_bf16)
     : state_(new State{workers, emulates_bf16 ? Bf16Gemm(Bf16Level::widened) : Bf16Gemm(),
                        emulates_bf16 ? usable_isas().front() : usable_isas().back()}) {}
 
-Attention::~Attention() = default;
+AttentionKernels::~AttentionKernels() = default;
 
-std::size_t Attention::attention_workspace(const Tensor& q, const Tensor& /*k*/,
-                                           std::span<const Area> areas,
-                                           const AttentionShape& shape) {
+std::size_t AttentionKernels::attention_workspace(const Tensor& q, const Tensor& /*k*/,
+                                                  std::span<const Area> areas,
+                                                  const AttentionShape& shape) {
   return state_->with(q.dtype(), areas, shape, [](auto&& job) { return job.forward_bytes(); });
 }
 
-void Attention::attention(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
-                          const Tensor& v, std::span<const Area> areas, const AttentionShape& shape,
-                          const Tensor& work) {
+void AttentionKernels::attention(const Tensor& y, const Tensor& lse, const Tensor& q,
+                                 const Tensor& k, const Tensor& v, std::span<const Area> areas,
+                                 const AttentionShape& shape, const Tensor& work) {
   state_->with(q.dtype(), areas, shape,
                [&](auto&& job) { job.forward(y, lse, q, k, v, bytes_of(work)); });
 }
 
-std::size_t Attention::attention_backward_workspace(const Tensor& q, const Tensor& k,
-                                                    std::span<const Area> areas,
-                                                    const AttentionShape& shape) {
+std::size_t AttentionKernels::attention_backward_workspace(const Tensor& q, const Tensor& k,
+                                                           std::span<const Area> areas,
+                                                           const AttentionShape& shape) {
   return state_->with(q.dtype(), areas, shape,
                       [&](auto&& job) { return job.backward_bytes(k.rows()); });
 }
 
-void Attention::attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv,
-                                   const Tensor& dy, const Tensor& y, const Tensor& lse,
-                                   const Tensor& q, const Tensor& k, const Tensor& v,
-                                   std::span<const Area> areas, const AttentionShape& shape,
-                                   const Tensor& work) {
+void AttentionKernels::attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv,
+                                          const Tensor& dy, const Tensor& y, const Tensor& lse,
+                                          const Tensor& q, const Tensor& k, const Tensor& v,
+                                          std::span<const Area> areas, const AttentionShape& shape,
+                                          const Tensor& work) {
   state_->with(q.dtype(), areas, shape, [&](auto&& job) {
     job.backward(dq, dk, dv, {dy, y, lse, q, k, v}, bytes_of(work));
   });

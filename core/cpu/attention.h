@@ -13,12 +13,12 @@ namespace pf {
 
 // The section Attention of core/backend.h. Where this CPU has no fast bf16 product, or
 // `emulates_bf16`, operands are widened to f32: the same rounding, slower.
-class Attention {
+class AttentionKernels {
  public:
-  explicit Attention(Workers& workers, bool emulates_bf16 = false);
-  ~Attention();
-  Attention(const Attention&) = delete;
-  Attention& operator=(const Attention&) = delete;
+  explicit AttentionKernels(Workers& workers, bool emulates_bf16 = false);
+  ~AttentionKernels();
+  AttentionKernels(const AttentionKernels&) = delete;
+  AttentionKernels& operator=(const AttentionKernels&) = delete;
 
   std::size_t attention_workspace(const Tensor& q, const Tensor& k, std::span<const Area> areas,
                                   const AttentionShape& shape);

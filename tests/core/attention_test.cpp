@@ -144,7 +144,7 @@ struct Rig {
   DType type;
   Device device;
   Workers workers;
-  Attention attention;
+  AttentionKernels attention;
 };
 
 // bf16: y and gradients are rounded (2^-9), and so are probabilities and their gradients before

@@ -58,7 +58,10 @@ class Convert : public testing::Test {
   std::string text_of_corpus(const std::string& path) const {
     const Corpus corpus(path, {.sequence = 1, .heldout_share = 0});
     std::string text;
-    for (const auto range : corpus.training().ranges()) text.append(range.begin(), range.end());
+    for (std::uint64_t i = 0; i < corpus.windows(); ++i) {
+      const std::vector<std::int32_t> ids = corpus.window(i).ids;
+      text.append(ids.begin() + (i == 0 ? 0 : 1), ids.end());
+    }
     return text;
   }
   // Documents as strings, through the reader.
@@ -121,8 +124,8 @@ TEST_F(Convert, TokensOfTextAreThoseThatTrainingReads) {
       const Converted made = bytes_of({path}, {.threads = 2, .piece_bytes = piece});
       EXPECT_EQ(here.read("out.bin"), text_of_corpus(path)) << path;
       const Corpus corpus(path, {.sequence = 1, .heldout_share = 0});
-      EXPECT_EQ(std::uint64_t(made.description.documents), corpus.documents()) << path;
-      EXPECT_EQ(IndexedTokens(here.path("out")).documents(), corpus.documents()) << path;
+      EXPECT_EQ(std::uint64_t(made.description.documents), corpus.split().documents) << path;
+      EXPECT_EQ(IndexedTokens(here.path("out")).documents(), corpus.split().documents) << path;
       EXPECT_EQ(made.targets, std::uint64_t(made.description.tokens));
     }
   }

@@ -89,6 +89,34 @@ TEST_F(TrainingData, ReplicasWithUnequallyManyTargetsEqualOne) {
   EXPECT_TRUE(contains(outcome.out, R"("heldout":{"a":)")) << outcome.out;
 }
 
+TEST_F(TrainingData, StoredTokensOfATextGiveItsLossesToTheBit) {
+  const Outcome stored = in_shell(here,
+                                  "$p data english.txt --output e && $p data german.txt "
+                                  "--output g");
+  ASSERT_EQ(stored.code, 0) << stored.err;
+  const std::string options = " data.heldout_share=0 --ranks 2";
+  EXPECT_EQ(numbers("stored",
+                    "'data.sources=[{name: english, path: e}, {name: german, path: g}]'" + options),
+            numbers("text", options));
+}
+
+TEST_F(TrainingData, PromptsAreReadAndNotLearned) {
+  std::string lines;
+  for (int i = 0; i < 600; ++i)
+    lines += R"({"prompt": "What is )" + std::to_string(i) + R"(?", "answer": "It is )" +
+             std::to_string(i * i) + ".\"}\n";
+  here.write("a.jsonl", lines);
+  const Outcome stored = in_shell(here, "$p data a.jsonl --output a");
+  ASSERT_EQ(stored.code, 0) << stored.err;
+  const std::string options = " 'data.sources=[{name: a, path: a}]' data.across_documents=false";
+  const std::vector<double> masked = numbers("masked", options);
+  EXPECT_TRUE(contains(here.read("a.json"), R"("mask":true)")) << here.read("a.json");
+  std::string unmasked = here.read("a.json");
+  unmasked.replace(unmasked.find("true"), 4, "false");
+  here.write("a.json", unmasked);
+  EXPECT_GT(std::abs(numbers("all", options)[6] - masked[6]), 1e-4);
+}
+
 TEST_F(TrainingData, AnIdBeyondTheVocabularyEndsAllRanksWithItsPlace) {
   auto documents = counting_documents(3000, 256);
   documents[1500][0] = 300;
