@@ -33,7 +33,7 @@ void append_rank(std::vector<TokenRange>& ranges, std::int64_t sequences, std::i
 }
 
 Tensor rows_of(const Tensor& x, std::span<const TokenRange> ranges) {
-  const Tensor y =
+  Tensor y =
       Tensor::empty({ranges.back().row + ranges.back().size()}, x.dtype(), x.device(), x.label());
   if (x.is_meta()) return y;
   require(x.device().kind() == DeviceKind::cpu, "batch: ", x.text(), " is cut on a GPU");

@@ -248,7 +248,7 @@ Numbers whole(const Tensor& x, const Parameter& w, const Mesh& mesh) {
     of_copies = of_copies.with({a}, Spread::rows);
   }
   const Tensor mine = cast(x.detached(), DType::f64).labelled(of_copies);
-  const Numbers block = mine.to_vector<double>();
+  Numbers block = mine.to_vector<double>();
   require(std::ranges::equal(block, all_max(mine, mesh, copies).to_vector<double>(), is_same),
           w.name(), ": ranks of ", name(copies), " hold other values than this one");
   if (w.shape() == w.whole()) return block;

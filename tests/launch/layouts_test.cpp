@@ -46,9 +46,10 @@ class LayoutsInTraining : public testing::Test {
 };
 
 TEST_F(LayoutsInTraining, GiveTheNumbersAndTheTextOfOneRank) {
-  const std::string model = std::string("'") + with_moe +
-                            "' model.kv_heads=1 model.vocabulary=259 train.global_batch=7 "
-                            "train.clip=0.1 model.moe.z_loss=1e-3 model.moe.bias_rate=1e-3 ";
+  const std::string model =
+      std::string("'") + with_moe +
+      "' model.kv_heads=1 model.vocabulary=259 train.global_batch=7 "
+      "train.clip=0.1 model.moe.z_loss=1e-3 model.moe.balance.group=2 model.moe.bias_rate=1e-3 ";
   const Told one = train(model);
   EXPECT_GT(one.numbers.size(), 12u);
   EXPECT_GT(one.samples.size(), 60u);
