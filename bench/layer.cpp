@@ -83,8 +83,8 @@ double measure(Layer1& one, std::int64_t sequence, int steps) {
     context.is_training = true;
     context.tokens = double(tokens);
     context.balance = &balance;
-    context.batch = make_batch(
-        one.mesh, {.count = tokens / sequence, .ids = ids, .targets = ids}, one.type);
+    context.batch =
+        make_batch(one.mesh, {.count = tokens / sequence, .ids = ids, .targets = ids}, one.type);
     Tape tape;
     const Tensor x = tape.watch(input);
     Tensor y;
@@ -116,7 +116,7 @@ int run(int count, char** words) {
   const double step = measure(one, sequence, std::max(5, std::atoi(words[5])));
   Layers only;
   only.push_back(std::move(one.model.layers()[1]));
-  const double products = gemm_seconds(only, tokens, kind == "moe" ? 2 : 1, one.type);
+  const double products = gemm_seconds(only, one.mesh, tokens, kind == "moe" ? 2 : 1, one.type);
   std::printf(
       "{\"layer\": \"%s\", \"dtype\": \"%s\", \"threads\": %s, \"seq\": %lld, \"tokens_per_s\": "
       "%.1f, "

@@ -259,7 +259,7 @@ class Backend {
                      const Tensor& work) = 0;
 
   // The one way by which values become shapes: copies small integers to the host. Under meta it
-  // answers with `total` shared out evenly.
+  // answers with `total` shared out evenly in each row.
   virtual std::vector<std::int64_t> read_counts(const Tensor& counts, std::int64_t total) = 0;
 };
 

@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "core/philox.h"
+#include "models/context_parallel.h"
 #include "models/metrics.h"
 #include "parallel/table.h"
 
@@ -75,6 +76,7 @@ std::vector<DomainBits> Evaluator::heldout() const {
 std::vector<TextSample> Evaluator::samples() const {
   const std::int64_t length = config.data().sequence(), bytes = config.train().sample_bytes();
   const std::int64_t prompt = std::min(prompt_bytes, std::max<std::int64_t>(1, length / 2));
+  const std::int64_t unit = length_unit(mesh.size(axes::tp), mesh.size(axes::cp));
   std::vector<TextSample> texts;
   std::vector<std::vector<std::int32_t>> ids;
   std::vector<std::uint32_t> streams;
@@ -86,16 +88,20 @@ std::vector<TextSample> Evaluator::samples() const {
     streams.push_back(sampling_stream + std::uint32_t(source));
   }
   for (std::int64_t i = 0; i < bytes && !texts.empty(); ++i) {
-    // All texts are of one length; beyond the longest sequence the oldest bytes fall off.
+    // All texts are of one length; beyond the longest sequence the oldest bytes fall off. What
+    // fills them up for tp and cp comes later than all that is read, and nothing sees it.
     const std::int64_t seen = std::min(length, prompt + i);
+    const std::int64_t whole = (seen + unit - 1) / unit * unit;
     Windows windows{std::ssize(texts), {}, {}, {}, {}};
-    for (const auto& text : ids)
+    for (const auto& text : ids) {
       windows.ids.insert(windows.ids.end(), text.end() - seen, text.end());
+      windows.ids.resize(windows.ids.size() + std::size_t(whole - seen));
+    }
     windows.targets.resize(windows.ids.size());
     Context now = context(windows);
     now.wants_logits = true;
-    const std::vector<std::vector<double>> logits =
-        last_logits(stage.evaluate(now), std::ssize(texts));
+    const std::vector<std::vector<double>> logits = logits_of_token(
+        mesh, stage.evaluate(now), now.batch, seen - 1, config.model().vocabulary());
     for (std::size_t t = 0; t < texts.size(); ++t) {
       const Random random{now.seed, streams[t], std::uint32_t(step)};
       // A vocabulary may have more ids than there are bytes.

@@ -11,11 +11,10 @@ namespace {
 
 class Products {
  public:
-  Products(Pack& pack, std::int64_t tokens, std::int64_t top_k, DType type)
+  Products(Pack& pack, std::int64_t rows, DType type)
       : pack_(&pack), weight_(&borrow(pack, type).packed) {
     Device& device = pack.parts()[0]->value().device();
     const std::int64_t groups = weight_->groups;
-    const std::int64_t rows = groups == 1 ? tokens : tokens * top_k;
     for (std::int64_t g = 0; g < groups; ++g)
       counts_.push_back(rows * (g + 1) / groups - rows * g / groups);
     x_ = Tensor::zeros({rows, weight_->inputs}, type, device);
@@ -37,15 +36,25 @@ class Products {
   Tensor x_, y_, work_;
 };
 
+// Weights that tp does not cut meet this rank's own tokens, the others those of all ranks of tp.
+std::int64_t rows_of(const Pack& pack, const Mesh& mesh, std::int64_t tokens, std::int64_t top_k) {
+  const Label& label = pack.parts()[0]->label();
+  const std::int64_t of_cp = tokens / mesh.size(axes::cp), own = of_cp / mesh.size(axes::tp);
+  if (label.view == View::expert) return own * top_k * mesh.size(axes::etp);
+  return is_varying(label[Axis::kv]) ? of_cp : own;
+}
+
 }  // namespace
 
-double gemm_seconds(Layers& layers, std::int64_t tokens, std::int64_t top_k, DType type) {
+double gemm_seconds(Layers& layers, const Mesh& mesh, std::int64_t tokens, std::int64_t top_k,
+                    DType type) {
   std::vector<Products> products;
   for (const auto& layer : layers)
     layer->visit({.pack = [&](Pack& pack) {
       // The router works in the accumulation type, whatever the activations' is.
       const bool is_router = pack.name().ends_with(".router");
-      products.emplace_back(pack, tokens, top_k, is_router ? accumulation(type) : type);
+      products.emplace_back(pack, rows_of(pack, mesh, tokens, top_k),
+                            is_router ? accumulation(type) : type);
     }});
   double best = 0;
   for (int round = 0; round < 4; ++round) {

@@ -5,9 +5,10 @@
 
 namespace pf {
 
-// Seconds for all products of one micro-batch of `tokens` tokens on this rank: forward, input
+// Seconds for all of this rank's products of one micro-batch of `tokens` tokens: forward, input
 // gradient and what weight work there is of every pack, experts with the counts that `top_k` of
 // them get when balanced. The best of three, after one that fills caches. Overwrites gradients.
-double gemm_seconds(Layers& layers, std::int64_t tokens, std::int64_t top_k, DType type);
+double gemm_seconds(Layers& layers, const Mesh& mesh, std::int64_t tokens, std::int64_t top_k,
+                    DType type);
 
 }  // namespace pf

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "launch/config.h"
 #include "launch/config_rules.h"
 #include "launch/config_words.h"
+#include "models/context_parallel.h"
 
 namespace pf {
 namespace {
@@ -42,6 +44,7 @@ void check_tp(const config::Config& config, const Places& places) {
     places.fail("parallel.tp",
                 "found " + text_of(tp) + ", wanted " + wanted + "; nearest: " + nearest);
   };
+  if (model.vocabulary() < tp) fail("at most model.vocabulary=" + text_of(model.vocabulary()));
   for (const Divided& of : cut)
     if (of.value % tp != 0) fail("a divisor of " + std::string(of.key) + "=" + text_of(of.value));
   if (!fits_kv_heads(tp, kv_heads))
@@ -58,6 +61,21 @@ void check_cp(const config::Config& config, const Places& places) {
         "parallel.cp",
         "found " + text_of(cp) + ", wanted 2 x cp to divide data.sequence=" + text_of(sequence) +
             "; nearest: " + nearest_legal(cp, std::max<std::int64_t>(sequence / 2, 1), is_legal));
+}
+
+// Tokens are cut over cp in chunks, and each rank's over tp between the blocks of a layer.
+void check_tokens(const config::Config& config, const Places& places) {
+  const config::Parallel& parallel = config.parallel();
+  const std::int64_t tp = parallel.tp(), cp = parallel.cp(), length = config.data().sequence();
+  const std::int64_t unit = length_unit(tp, cp);
+  check_multiple(places, "data.sequence", length, unit,
+                 text_of(unit) + ", since tp x cp = " + text_of(tp) + " x " + text_of(cp) +
+                     (cp > 1 ? " ranks and 2 cp chunks share it" : " ranks share it"));
+  if (!config.model().has_moe() || !config.model().moe().has_capacity()) return;
+  const std::int64_t most = std::gcd(chunk_of(length, cp), length / (tp * cp));
+  check_divisor(places, "model.moe.capacity.block", config.model().moe().capacity().block(), most,
+                text_of(most) + ", so that tp x cp = " + text_of(tp) + " x " + text_of(cp) +
+                    " cuts no block");
 }
 
 void check_pp(const config::Config& config, const Places& places) {
@@ -116,6 +134,7 @@ void check_ranks_divide(const config::Config& config, const Places& places) {
 void check_layout(const config::Config& config, const Places& places) {
   check_tp(config, places);
   check_cp(config, places);
+  check_tokens(config, places);
   check_pp(config, places);
   check_experts(config, places);
   check_zero(config, places);
@@ -129,11 +148,7 @@ void check_supported(const config::Config& config, const Places& places) {
     std::string what;
   };
   const config::Parallel& parallel = config.parallel();
-  const std::array<Missing, 7> missing{{
-      {"parallel.tp", parallel.tp(), 1, "tensor parallelism"},
-      {"parallel.cp", parallel.cp(), 1, "context parallelism"},
-      {"parallel.ep", parallel.ep(), 1, "expert parallelism"},
-      {"parallel.etp", parallel.etp(), 1, "tensor parallelism of experts"},
+  const std::array<Missing, 3> missing{{
       {"parallel.pp", parallel.pp(), 1, "pipeline parallelism"},
       {"parallel.zero", parallel.zero(), 1, "sharing gradients or weights (ZeRO 2 and 3)"},
       {"parallel.chunks", parallel.chunks(), 1, "more than one stage a rank"},
@@ -143,6 +158,10 @@ void check_supported(const config::Config& config, const Places& places) {
       places.fail(part.key, "found " + text_of(part.value) + ", but " + part.what +
                                 " is not in this version yet; use " + text_of(part.largest));
   }
+  if (parallel.cp() > 1 && parallel.cp_method() != config::Parallel::all_gather)
+    places.fail("parallel.cp_method", "found " +
+                                          config::Parallel::CpMethod_Name(parallel.cp_method()) +
+                                          ", which is not in this version yet; use all_gather");
   if (config.cluster().device() != "cpu")
     places.fail("cluster.device", "found '" + config.cluster().device() +
                                       "', but training on it is not in this version yet; use cpu");

@@ -16,8 +16,9 @@ DType type_of(config::Run::Precision precision) {
 
 Layout layout_of(const config::Config& config, std::int64_t ranks) {
   const config::Parallel& p = config.parallel();
+  const config::Model& model = config.model();
   return Layout::make(int(ranks), int(p.tp()), int(p.cp()), int(p.ep()), int(p.etp()), int(p.pp()),
-                      int(config.model().kv_heads()));
+                      int(model.has_mla() ? model.heads() : model.kv_heads()));
 }
 
 Layout layout_of(const config::Config& config) {

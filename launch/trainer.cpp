@@ -67,6 +67,15 @@ ModelSize trained_size(const config::Config& config) {
   });
 }
 
+// "tp 2, dp 1, ep 2": those above 1, and dp.
+std::string sizes_of(const Mesh& mesh) {
+  std::string out;
+  for (const Axes& set : {axes::tp, axes::cp, axes::dp, axes::etp, axes::ep})
+    if (mesh.size(set) > 1 || set == axes::dp)
+      out += (out.empty() ? "" : ", ") + name(set) + " " + std::to_string(mesh.size(set));
+  return out;
+}
+
 // "11.5M parameters, 4.40M active, 0.30M trained; bf16; 2 ranks (dp 2) on CPU; 16 x 256 tokens a
 // step"
 std::string describe(const config::Config& c, const Mesh& mesh, const std::string& device) {
@@ -78,7 +87,7 @@ std::string describe(const config::Config& c, const Mesh& mesh, const std::strin
   const std::string trained = count_in_words(double(size.trained_parameters));
   if (trained != count_in_words(double(size.parameters))) out << ", " << trained << " trained";
   out << "; " << config::Run::Precision_Name(c.run().precision()) << "; " << mesh.size()
-      << (mesh.size() == 1 ? " rank" : " ranks") << " (dp " << mesh.size(axes::dp)
+      << (mesh.size() == 1 ? " rank" : " ranks") << " (" << sizes_of(mesh)
       << (c.parallel().zero() > 0 ? ", zero 1" : "") << ") on " << device << "; "
       << c.train().global_batch() << " x " << c.data().sequence() << " tokens a step";
   return out.str();
@@ -301,7 +310,8 @@ void Trainer::summarise(const StepStatistics& last, int signal) {
   summary_.peak_bytes_per_rank = std::int64_t(device_.memory().peak);
   // All ranks measure at once, as they trained.
   const double gemm =
-      gemm_seconds(model_.layers(), size * length, config_.model().moe().top_k(), type_) * count;
+      gemm_seconds(model_.layers(), mesh_, size * length, config_.model().moe().top_k(), type_) *
+      count;
   if (reporter_ == nullptr) return;
   std::ranges::sort(step_seconds_);
   const double median = step_seconds_[step_seconds_.size() / 2];

@@ -5,6 +5,7 @@
 #include "core/ops/elementwise.h"
 #include "core/ops/linear.h"
 #include "core/ops/rows.h"
+#include "models/context_parallel.h"
 #include "models/weights.h"
 #include "parallel/table.h"
 
@@ -93,7 +94,8 @@ void Attention::visit(const Visitor& visitor) {
 }
 
 std::vector<Area> areas_of(const Batch& batch, std::int64_t window) {
-  return window > 0 ? within_window(batch.areas, window) : batch.areas;
+  if (window == 0) return areas_in_rows(batch.areas, batch.queries, batch.keys);
+  return areas_in_rows(within_window(batch.areas, window), batch.queries, batch.keys);
 }
 
 }  // namespace pf

@@ -41,7 +41,8 @@ class Attention {
   Pack qkv_, out_pack_;
 };
 
-// What a micro-batch lets its queries see, within a window where there is one.
+// What a micro-batch lets its queries see, within a window where there is one: rows of this rank's
+// queries and of the keys gathered over cp.
 std::vector<Area> areas_of(const Batch& batch, std::int64_t window);
 
 }  // namespace pf

@@ -2,7 +2,7 @@
 #include <iterator>
 
 #include "core/error.h"
-#include "models/context.h"
+#include "models/context_parallel.h"
 
 namespace pf {
 namespace {
@@ -65,7 +65,7 @@ Batch make_batch(const Mesh& mesh, const Sequences& sampled, DType type) {
     const std::int64_t end = d + 1 < begins.size() ? begins[d + 1] : tokens;
     batch.areas.push_back({begins[d], end, begins[d], end, Area::Kind::causal});
   }
-  return batch;
+  return cut_over_cp(batch, mesh);
 }
 
 }  // namespace pf

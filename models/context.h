@@ -22,18 +22,27 @@ struct Sequences {
   std::span<const std::int64_t> starts = {};
 };
 
-// One micro-batch as this rank holds it. All are constants: the same on the ranks of tp, cut by
-// rows on cp and dp. Rows are tokens, sequence after sequence.
+// Tokens [begin, end) of a micro-batch, sequence after sequence, which are the rows from `row` on.
+struct TokenRange {
+  std::int64_t begin = 0, end = 0, row = 0;
+  std::int64_t size() const { return end - begin; }
+
+  friend bool operator==(const TokenRange&, const TokenRange&) = default;
+};
+
+// One micro-batch as this rank holds it. Tensors are constants: the same on the ranks of tp, cut by
+// rows on cp and dp. Rows are tokens.
 struct Batch {
-  std::int64_t sequences = 0, length = 0;
-  Tensor ids;       // [tokens] i32
-  Tensor targets;   // [tokens] i32
-  Tensor mask;      // [tokens] 1 where the target counts, accumulation type
+  std::int64_t sequences = 0, length = 0;  // of the whole micro-batch
+  Tensor ids;                              // [tokens] i32
+  Tensor targets;                          // [tokens] i32
+  Tensor mask;                             // [tokens] 1 where the target counts, accumulation type
   Tensor present;   // [tokens] 1 where there is a token, 0 in rows that only fill; like mask
   Tensor position;  // [tokens] i32, within the document
   Tensor token;     // [tokens] i64: global sample number * length + place in the sequence
   Tensor sequence;  // [tokens] i32: which of this micro-batch's sequences
-  std::vector<Area> areas;
+  std::vector<Area> areas;                // in tokens of the whole micro-batch
+  std::vector<TokenRange> queries, keys;  // this rank's rows, and those of all ranks of cp
 };
 
 // All rows are present.

@@ -98,14 +98,27 @@ std::vector<std::int64_t> largest_over_mesh(const Mesh& mesh,
   return all_max(x, mesh, everywhere).to_vector<std::int64_t>();
 }
 
-std::vector<std::vector<double>> last_logits(const Tensor& logits, std::int64_t sequences) {
-  require(logits.rows() % sequences == 0, "last_logits: ", logits.text(), " of ", sequences,
-          " sequences");
-  const std::int64_t length = logits.rows() / sequences;
+std::vector<std::vector<double>> logits_of_token(const Mesh& mesh, const Tensor& logits,
+                                                 const Batch& batch, std::int64_t token,
+                                                 std::int64_t vocabulary) {
+  const Label cut = dense(Spread::columns, Spread::replicated, Spread::replicated);
+  const Block block = mesh.place("logits", {1, vocabulary}, cut, true);
+  require(token >= 0 && token < batch.length && logits.columns() == block.extents[1],
+          "logits: of token ", token, " of ", batch.length, ", from ", logits.text(),
+          " of a vocabulary of ", vocabulary);
+  const Label sum = constant(dense(Spread::partial, Spread::partial, Spread::rows));
+  const Tensor all = Tensor::zeros({batch.sequences, vocabulary}, DType::f64, mesh.device(), sum);
+  const std::int64_t begin = block.begin[1], end = begin + block.extents[1];
+  for (std::int64_t s = 0; s < batch.sequences; ++s)
+    for (const TokenRange& range : batch.queries) {
+      const std::int64_t row = range.row + s * batch.length + token - range.begin;
+      if (row < range.row || row >= range.row + range.size()) continue;
+      backend(all).copy(all.rows(s, s + 1).columns(begin, end), logits.rows(row, row + 1));
+    }
+  const std::vector<double> flat = all_reduce(all, mesh, axes::tp * axes::cp).to_vector<double>();
   std::vector<std::vector<double>> out;
-  for (std::int64_t s = 0; s < sequences; ++s)
-    out.push_back(cast(logits.rows((s + 1) * length - 1, (s + 1) * length).detached(), DType::f64)
-                      .to_vector<double>());
+  for (auto at = flat.begin(); at != flat.end(); at += vocabulary)
+    out.emplace_back(at, at + vocabulary);
   return out;
 }
 

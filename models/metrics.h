@@ -29,8 +29,10 @@ std::vector<double> sum_over_replicas(const Mesh& mesh, const std::vector<double
 std::vector<std::int64_t> largest_over_mesh(const Mesh& mesh,
                                             const std::vector<std::int64_t>& values);
 
-// The logits [vocabulary] of the last token of each sequence, as the head's [tokens, vocabulary]
-// has it.
-std::vector<std::vector<double>> last_logits(const Tensor& logits, std::int64_t sequences);
+// The logits [vocabulary] of token `token` of each sequence of `batch`, of which the head gave this
+// rank [tokens / cp, vocabulary / tp]: the same on all ranks of tp and cp.
+std::vector<std::vector<double>> logits_of_token(const Mesh& mesh, const Tensor& logits,
+                                                 const Batch& batch, std::int64_t token,
+                                                 std::int64_t vocabulary);
 
 }  // namespace pf

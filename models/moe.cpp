@@ -15,6 +15,14 @@ namespace {
 
 constexpr double mixed_share = 0.01;  // of micro beside global (Qiu et al. 2025, section 5)
 
+// Blocks of rows are blocks of consecutive tokens.
+void require_blocks(const Batch& batch, std::int64_t block) {
+  for (const TokenRange& range : batch.queries)
+    require(range.begin % block == 0 && range.end % block == 0, "capacity: this rank's tokens ",
+            range.begin, " to ", range.end, " are no whole blocks of ", block,
+            "; a layout must not cut one");
+}
+
 }  // namespace
 
 Moe::Moe(const std::string& prefix, int layer, const MoeConfig& c, const Mesh& mesh)
@@ -79,6 +87,8 @@ Tensor Moe::forward(const Tensor& x, Context& context) {
 }
 
 Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
+  if (context.is_training && config_.capacity.block > 0)
+    require_blocks(context.batch, config_.capacity.block);
   const Plan order = context.is_training
                          ? plan(routed.chosen, routed.weights, config_.experts, config_.capacity)
                          : plan(routed.chosen, config_.experts);

@@ -70,7 +70,8 @@ class Embedding : public Layer {
                                  dense_weight(Cut::rows),
                                  Init::normal,
                                  c.init_std(),
-                                 Role::embedding})) {
+                                 Role::embedding,
+                                 true})) {
     if (c.position() == config::Model::learned)
       make_parameter(positions_, mesh,
                      {"positions",
@@ -217,7 +218,8 @@ class Head : public Layer {
                             dense_weight(Cut::rows),
                             Init::normal,
                             c.init_std(),
-                            Role::head});
+                            Role::head,
+                            true});
     pack_.emplace("head", std::vector<Parameter*>{w_});
   }
   std::string name() const override { return "head"; }

@@ -7,12 +7,14 @@
 namespace pf {
 
 Parameter make_parameter(const Mesh& mesh, const WeightSpec& spec) {
-  return Parameter(spec.name, spec.whole, mesh.place(spec.name, spec.whole, spec.label), spec.label,
+  return Parameter(spec.name, spec.whole,
+                   mesh.place(spec.name, spec.whole, spec.label, spec.nearly_even), spec.label,
                    spec.init, spec.std, spec.role);
 }
 
 Parameter& make_parameter(std::optional<Parameter>& w, const Mesh& mesh, const WeightSpec& spec) {
-  return w.emplace(spec.name, spec.whole, mesh.place(spec.name, spec.whole, spec.label), spec.label,
+  return w.emplace(spec.name, spec.whole,
+                   mesh.place(spec.name, spec.whole, spec.label, spec.nearly_even), spec.label,
                    spec.init, spec.std, spec.role);
 }
 

@@ -31,6 +31,7 @@ struct WeightSpec {
   Init init = Init::normal;
   double std = 0;
   std::optional<Role> role = {};
+  bool nearly_even = false;  // ranks' parts may differ by one row
 };
 Parameter make_parameter(const Mesh& mesh, const WeightSpec& spec);
 // One that not every model has.

@@ -69,6 +69,14 @@ Layout Layout::make(int ranks, int tp, int cp, int ep, int etp, int pp, int kv_h
   return {tp / kv, kv, cp, int(ranks / dense), etp, ep, int(ranks / expert), pp};
 }
 
+std::string text(const Layout& layout) {
+  std::string out = "tp " + std::to_string(layout.share * layout.kv);
+  if (layout.share > 1) out += " (share " + std::to_string(layout.share) + ")";
+  for (const Axis a : {Axis::cp, Axis::dp, Axis::etp, Axis::ep, Axis::edp, Axis::pp})
+    out += std::string(", ") + name(a) + " " + std::to_string(layout.size(a));
+  return out;
+}
+
 Mesh::Mesh(Communicator& communicator, Device& device, const Layout& layout, std::vector<int> ranks)
     : communicator_(&communicator), device_(&device), layout_(layout), ranks_(std::move(ranks)) {
   require(layout_.ranks() == size(), "mesh: the layout has ", layout_.ranks(), " ranks, the list ",
@@ -125,7 +133,8 @@ const std::vector<int>& Mesh::group(const Axes& set) const {
   return found->second;
 }
 
-Block Mesh::place(const std::string& name, const Shape& whole, const Label& label) const {
+Block Mesh::place(const std::string& name, const Shape& whole, const Label& label,
+                  bool nearly_even) const {
   Block block;
   block.extents = whole;
   std::array<bool, Shape::max_dims> is_cut{};
@@ -141,12 +150,14 @@ Block Mesh::place(const std::string& name, const Shape& whole, const Label& labe
     const int parts = size(set);
     require(!is_cut[std::size_t(dim)], name, ": dim ", dim, " of ", whole,
             " is cut twice: ", text(label));
-    require(whole[dim] % parts == 0, name, ": dim ", dim, " of ", whole, ", ", whole[dim],
-            ", is not a multiple of ", pf::name(set), " = ", parts);
-    const std::int64_t extent = whole[dim] / parts;
+    require(nearly_even ? whole[dim] >= parts : whole[dim] % parts == 0, name, ": dim ", dim,
+            " of ", whole, ", ", whole[dim],
+            nearly_even ? ", is less than " : ", is not a multiple of ", pf::name(set), " = ",
+            parts);
+    const std::int64_t self = coordinate(set), begin = whole[dim] * self / parts;
     is_cut[std::size_t(dim)] = true;
-    block.begin[std::size_t(dim)] = coordinate(set) * extent;
-    block.extents.set(dim, extent);
+    block.begin[std::size_t(dim)] = begin;
+    block.extents.set(dim, whole[dim] * (self + 1) / parts - begin);
   }
   return block;
 }

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <map>
+#include <string>
 #include <vector>
 
 #include "core/parameter.h"
@@ -22,6 +23,9 @@ struct Layout {
   // Throws Error with the rule and its numbers when they do not divide.
   static Layout make(int ranks, int tp, int cp, int ep, int etp, int pp, int kv_heads);
 };
+
+// "tp 4 (share 2), cp 1, dp 2, etp 1, ep 4, edp 2, pp 1"
+std::string text(const Layout& layout);
 
 // One rank's view of the mesh. Made from a list of ranks of the communicator's world, in mesh
 // order: a trainer and its rollout workers are two meshes.
@@ -48,8 +52,9 @@ class Mesh {
 
   // What this rank holds of a parameter: rows cut dim -2 (dim 0 of one dim), columns dim -1,
   // experts dim 0. Throws Error naming `name`, the dim, the axis and the sizes when they do not
-  // divide.
-  Block place(const std::string& name, const Shape& whole, const Label& label) const;
+  // divide; `nearly_even` parts may differ by one, and none is empty.
+  Block place(const std::string& name, const Shape& whole, const Label& label,
+              bool nearly_even = false) const;
   // The number of this rank along `set`, as a varying constant i64: the only way to ask in model
   // code.
   Tensor index(const Axes& set, Spread cut) const;

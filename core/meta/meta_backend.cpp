@@ -119,9 +119,10 @@ class MetaBackend final : public Backend {
   }
   void adamw(std::span<const AdamWTensor>, const AdamWStep&, Packed*, const Tensor&) override {}
   std::vector<std::int64_t> read_counts(const Tensor& counts, std::int64_t total) override {
-    const std::int64_t size = counts.size();
-    std::vector<std::int64_t> shares(std::size_t(size), size > 0 ? total / size : 0);
-    for (std::int64_t i = 0; size > 0 && i < total % size; ++i) ++shares[std::size_t(i)];
+    const std::int64_t columns = counts.columns();
+    std::vector<std::int64_t> shares;
+    for (std::int64_t i = 0; i < counts.size(); ++i)
+      shares.push_back(total / columns + (i % columns < total % columns));
     return shares;
   }
 

@@ -112,12 +112,13 @@ Permuted permute(const Tensor& x, const Tensor& weights, const Plan& plan) {
   const Tensor w = Tensor::empty({n}, weights.dtype(), x.device(), to_weights);
   backend(x).take_rows(y, x, plan.order, plan.k);
   backend(x).take_rows(w.reshaped({n, 1}), weights.reshaped({choices, 1}), plan.order, 1);
-  const auto out =
-      Tape::record({y, w}, {x, weights}, false, [plan, n, choices](std::span<const Tensor> dys) {
+  const auto out = Tape::record(
+      {y, w}, {x, weights}, false,
+      [plan, n, choices, of_weights = weights.shape()](std::span<const Tensor> dys) {
         const Tensor dx = Tensor::empty({choices / plan.k, dys[0].columns()}, dys[0].dtype(),
                                         dys[0].device(), dys[0].label());
-        const Tensor dw = Tensor::empty({choices / plan.k, plan.k}, dys[1].dtype(), dys[1].device(),
-                                        dys[1].label());
+        const Tensor dw =
+            Tensor::empty(of_weights, dys[1].dtype(), dys[1].device(), dys[1].label());
         backend(dx).sum_rows(dx, dys[0], plan.place, plan.k);
         backend(dx).sum_rows(dw.reshaped({choices, 1}), dys[1].reshaped({n, 1}), plan.place, 1);
         return std::vector<Tensor>{dx, dw};

@@ -51,6 +51,7 @@ Plan plan(const Tensor& chosen, const Tensor& weights, std::int64_t experts,
           const Capacity& capacity);
 
 // Rows in the plan's order: x [tokens, hidden] -> [rows, hidden], weights [tokens, k] -> [rows].
+// Where k is 1, weights may be [tokens].
 // Backward sums each token's rows. combine is its transpose: y[t] = sum of the rows of t.
 struct Permuted {
   Tensor x, weights;

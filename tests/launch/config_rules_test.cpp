@@ -235,7 +235,8 @@ TEST(ConfigRules, TpDividesHeadsAndWidths) {
             "parallel.tp: found 4, wanted a divisor of model.ffn=126; nearest: 2");
   EXPECT_EQ(tp("4", {with_moe, "model.moe.shared_ffn=30"}),
             "parallel.tp: found 4, wanted a divisor of model.moe.shared_ffn=30; nearest: 2");
-  const Overrides twelve{"model={heads: 12, kv_heads: 6, head_dim: 8, ffn: 120}"};
+  const Overrides twelve{"model={heads: 12, kv_heads: 6, head_dim: 8, ffn: 120}",
+                         "data.sequence=48"};
   EXPECT_EQ(tp("4", twelve),
             "parallel.tp: found 4, wanted a divisor or a multiple of "
             "model.kv_heads=6; nearest: 3 or 6");
@@ -284,6 +285,37 @@ TEST(ConfigRules, ReplicasThatShareAStateDivideDp) {
             "parallel.zero_shard: found 2, but with parallel.zero=0 nothing is shared; use 0");
 }
 
+// What is said, without its place.
+std::string rule(const Overrides& overrides) {
+  const std::string error = error_of(small_run, overrides);
+  const std::size_t end = error.rfind(": found ");
+  return end == std::string::npos ? error : error.substr(error.rfind(' ', end - 1) + 1);
+}
+
+TEST(ConfigRules, TpAndCpDivideASampleAndCutNoBlock) {
+  EXPECT_EQ(rule({"parallel={ranks: 6, tp: 2, cp: 3}", "model={heads: 4, kv_heads: 2}",
+                  "data.sequence=33", "train.global_batch=2"}),
+            "parallel.cp: found 3, wanted 2 x cp to divide data.sequence=33; nearest: 1");
+  EXPECT_EQ(rule({"parallel={ranks: 2, tp: 2}", "data.sequence=33"}),
+            "data.sequence: found 33, wanted a multiple of 2, since tp x cp = 2 x 1 ranks share "
+            "it; nearest: 32 or 34");
+  EXPECT_EQ(rule({with_moe, "model.moe.capacity={factor: 1}", "parallel={ranks: 4, tp: 2, cp: 2}"}),
+            "model.moe.capacity.block: found 32, wanted a divisor of 8, so that tp x cp = 2 x 2 "
+            "cuts no block; nearest: 8");
+  EXPECT_EQ(error_of(small_run, {with_moe, "model.moe.capacity={factor: 1, block: 8}",
+                                 "parallel={ranks: 4, tp: 2, cp: 2}"}),
+            "no error");
+}
+
+TEST(ConfigRules, OtherWaysOfContextParallelismAreNotThereYet) {
+  Places places;
+  const config::Config config = parse_config(
+      small_run, "run.yaml", {"parallel={ranks: 2, cp: 2, cp_method: ring}"}, {.places = &places});
+  EXPECT_EQ(error_of([&] { check_supported(config, places); }),
+            "override 'parallel={ranks: 2, cp: 2, cp_method: ring}': parallel.cp_method: found "
+            "ring, which is not in this version yet; use all_gather");
+}
+
 TEST(ConfigRules, WhatIsNotThereYetIsSaidBeforeTraining) {
   const auto said = [](const std::string& key, const std::string& value) {
     Places places;
@@ -294,14 +326,6 @@ TEST(ConfigRules, WhatIsNotThereYetIsSaidBeforeTraining) {
     const std::string error = error_of([&] { check_supported(config, places); });
     return error.starts_with(start) ? error.substr(start.size()) : error;
   };
-  EXPECT_EQ(said("parallel.tp", "2"),
-            "found 2, but tensor parallelism is not in this version yet; use 1");
-  EXPECT_EQ(said("parallel.cp", "2"),
-            "found 2, but context parallelism is not in this version yet; use 1");
-  EXPECT_EQ(said("parallel.ep", "2"),
-            "found 2, but expert parallelism is not in this version yet; use 1");
-  EXPECT_EQ(said("parallel.etp", "2"),
-            "found 2, but tensor parallelism of experts is not in this version yet; use 1");
   EXPECT_EQ(said("parallel.pp", "2"),
             "found 2, but pipeline parallelism is not in this version yet; use 1");
   EXPECT_EQ(said("parallel.zero", "2"),

@@ -149,8 +149,8 @@ TEST(DataParallel, InitialWeightsDoNotDependOnTheRanks) {
   const auto weights = [](int ranks) {
     std::map<std::string, Numbers> out;
     in_ranks(ranks, [&](const Mesh& mesh) {
-      SmallModel model({}, mesh, length);
-      if (mesh.rank() == ranks - 1) out = model.weights();
+      const auto mine = SmallModel({}, mesh, length).weights();
+      if (mesh.rank() == ranks - 1) out = mine;
     });
     return out;
   };

@@ -23,13 +23,14 @@ Cost cost_of(const Recipe& recipe, const Samples& samples, const Mesh& mesh) {
   return {mesh.device().memory(), model.outputs(), mesh.communicator().traffic()};
 }
 
-// Of rank `rank` of `ranks`, of which the others are not there.
-Cost checked_cost(const Recipe& recipe, const Samples& samples, int rank, int ranks) {
+// Of one rank, when the others are not there.
+Cost checked_cost(const Recipe& recipe, const Samples& samples, int rank = 0,
+                  const Layout& layout = {}) {
   Device device(make_meta_backend(make_cpu_backend(1)));
-  FakeCommunicator communicator(rank, ranks);
-  std::vector<int> all(std::size_t(ranks), 0);
+  FakeCommunicator communicator(rank, layout.ranks());
+  std::vector<int> all(std::size_t(layout.ranks()), 0);
   std::iota(all.begin(), all.end(), 0);
-  const Mesh mesh(communicator, device, {.dp = ranks, .edp = ranks}, all);
+  const Mesh mesh(communicator, device, layout, all);
   return cost_of(recipe, samples, mesh);
 }
 
@@ -40,16 +41,17 @@ Recipe balanced(config::Balance::Kind kind, DType type) {
   return recipe;
 }
 
-void expect_the_same(const Recipe& recipe, int ranks) {
-  const Samples samples = even_samples(16, length, recipe.model.vocabulary());
-  in_ranks(ranks, [&](const Mesh& mesh) {
+void expect_the_same(const Recipe& recipe, const Layout& layout = {},
+                     std::int64_t tokens = length) {
+  const Samples samples = even_samples(16, tokens, recipe.model.vocabulary());
+  in_ranks(layout, [&](const Mesh& mesh) {
     const Cost real = cost_of(recipe, samples, mesh);
-    const Cost checked = checked_cost(recipe, samples, mesh.rank(), ranks);
+    const Cost checked = checked_cost(recipe, samples, mesh.rank(), layout);
     EXPECT_EQ(checked.outputs, real.outputs);
     EXPECT_GT(real.memory.peak, real.memory.live);
     EXPECT_EQ(checked.memory.peak, real.memory.peak);
     EXPECT_EQ(checked.memory.live, real.memory.live);
-    EXPECT_EQ(real.traffic.empty(), ranks == 1);
+    EXPECT_EQ(real.traffic.empty(), layout.ranks() == 1);
     ASSERT_EQ(checked.traffic.size(), real.traffic.size());
     for (std::size_t i = 0; i < real.traffic.size(); ++i)
       EXPECT_EQ(checked.traffic[i], real.traffic[i])
@@ -64,7 +66,7 @@ TEST(Meta, AStepHasTheShapesAndThePeakOfTheRealOne) {
     for (const auto kind : {config::Balance::none, config::Balance::micro,
                             config::Balance::sequence, config::Balance::mixed}) {
       SCOPED_TRACE(name(type) + (' ' + config::Balance::Kind_Name(kind)));
-      expect_the_same(balanced(kind, type), 1);
+      expect_the_same(balanced(kind, type));
     }
   }
 }
@@ -73,14 +75,23 @@ TEST(Meta, ARecomputedAndADeferredOneToo) {
   Recipe recipe = balanced(config::Balance::mixed, DType::bf16);
   recipe.recomputes = true;
   recipe.head_chunk = 5;
-  expect_the_same(recipe, 1);
+  expect_the_same(recipe);
   recipe.defers = true;
-  expect_the_same(recipe, 1);
+  expect_the_same(recipe);
 }
 
-TEST(Meta, OneOfFourRanksToo) {
+TEST(Meta, OneOfFourReplicasToo) {
   for (const auto kind : {config::Balance::micro, config::Balance::global})
-    expect_the_same(balanced(kind, DType::f32), 4);
+    expect_the_same(balanced(kind, DType::f32), {.dp = 4, .edp = 4});
+}
+
+TEST(Meta, EachRankOfAFoldedLayoutToo) {
+  Recipe recipe = balanced(config::Balance::mixed, DType::bf16);
+  recipe.model.set_window(3);
+  for (const Layout& layout :
+       {Layout{.share = 2, .edp = 2}, Layout{.cp = 2, .etp = 2}, Layout{.dp = 2, .ep = 2},
+        Layout{.share = 2, .cp = 2, .dp = 2, .etp = 2, .ep = 4}})
+    expect_the_same(recipe, layout, 8);
 }
 
 TEST(Meta, UnevenRoutingIsCountedAsBalanced) {
@@ -88,16 +99,16 @@ TEST(Meta, UnevenRoutingIsCountedAsBalanced) {
   recipe.model.mutable_moe()->set_top_k(1);
   recipe.model.mutable_moe()->set_experts(3);
   const Samples samples = even_samples(16, length, recipe.model.vocabulary());
-  EXPECT_GT(checked_cost(recipe, samples, 0, 1).memory.peak, 0u);
+  EXPECT_GT(checked_cost(recipe, samples).memory.peak, 0u);
 }
 
 TEST(Meta, RecomputeNeedsLessMemory) {
   Recipe recipe = balanced(config::Balance::micro, DType::bf16);
   recipe.model.set_layers(8);
   const Samples samples = even_samples(16, length, recipe.model.vocabulary());
-  const std::size_t whole = checked_cost(recipe, samples, 0, 1).memory.peak;
+  const std::size_t whole = checked_cost(recipe, samples).memory.peak;
   recipe.recomputes = true;
-  EXPECT_LT(checked_cost(recipe, samples, 0, 1).memory.peak, whole);
+  EXPECT_LT(checked_cost(recipe, samples).memory.peak, whole);
 }
 
 }  // namespace

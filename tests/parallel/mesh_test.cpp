@@ -182,6 +182,28 @@ TEST(Mesh, ACutThatDoesNotDivideIsAnErrorWithTheNumbers) {
   EXPECT_THROW(place.mesh.place("w", {8}, dense(Spread::rows, Spread::experts, replicated)), Error);
 }
 
+TEST(Mesh, PartsThatAreNearlyEvenCoverTheWhole) {
+  const Layout layout{.share = 2, .kv = 2, .edp = 4};
+  const Label label = dense(Spread::rows, Spread::replicated, Spread::replicated);
+  for (const std::int64_t size : {4, 5, 6, 7, 11}) {
+    std::int64_t end = 0;
+    for (int rank = 0; rank < 4; ++rank) {
+      const Block block = Place(rank, layout).mesh.place("w", {size, 3}, label, true);
+      EXPECT_EQ(block.begin[0], end);
+      EXPECT_GE(block.extents[0], size / 4);
+      EXPECT_LE(block.extents[0], size / 4 + 1);
+      end += block.extents[0];
+    }
+    EXPECT_EQ(end, size);
+  }
+  EXPECT_THROW(Place(0, layout).mesh.place("w", {3, 3}, label, true), Error);
+}
+
+TEST(Layout, NamesItsSizes) {
+  EXPECT_EQ(text(Layout::make(8, 4, 1, 4, 1, 1, 2)),
+            "tp 4 (share 2), cp 1, dp 2, etp 1, ep 4, edp 2, pp 1");
+}
+
 TEST(Mesh, ARanksNumberIsAVaryingConstant) {
   const Place place(3, Layout{.kv = 2, .dp = 2, .edp = 4});
   const Tensor index = place.mesh.index(axes::dp, Spread::rows);

@@ -1,0 +1,37 @@
+// Proof that a layout computes what one rank computes.
+#pragma once
+
+#include "models/trial.h"
+
+namespace pf {
+
+// What some steps of gradient descent give, the same on every rank.
+struct Descent {
+  std::vector<Outcome> steps;
+  std::map<std::string, Numbers> weights;  // whole, after the last step
+};
+
+// On thread ranks, each with a CPU of its own.
+Descent descend(const Recipe& recipe, const Samples& samples, const Layout& layout, int steps = 3);
+
+// max |a - b| over the largest of a's elements, or over 1e-3 of `scale` where that is more: some
+// gradients are zero in exact arithmetic (docs/design.md, section 6). Infinite where sizes differ
+// or a number is none.
+double distance(const Numbers& a, const Numbers& b, double scale);
+
+// The largest of all distances, and what it is of: "gradient of layers.0.attention.q, step 2".
+struct Difference {
+  double distance = 0;
+  std::string where;
+
+  void add(double other, const std::string& of);
+};
+// Of the losses, the norm, the experts' counts and each gradient; and after training of each
+// weight.
+Difference difference(const Outcome& a, const Outcome& b);
+Difference difference(const Descent& a, const Descent& b);
+
+// What two layouts may differ by in f64: any order of the same sums.
+constexpr double proof_bound = 1e-10;
+
+}  // namespace pf

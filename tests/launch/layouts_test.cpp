@@ -1,0 +1,69 @@
+// Layouts of the ranks in training: by the program, on whole runs.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "tests/launch/shell.h"
+
+namespace pf {
+namespace {
+
+struct Told {
+  std::vector<double> numbers;  // losses, gradient norms, held-out bits
+  std::string samples;
+};
+
+class LayoutsInTraining : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (access(PENTAFOLD_BINARY, X_OK) != 0) GTEST_SKIP() << PENTAFOLD_BINARY << " is not built";
+    write_small_run(here);
+  }
+  Told train(const std::string& arguments) {
+    const Outcome outcome =
+        in_shell(here, "$p train run.yaml run.precision=f64 train.steps=3 train.sample_bytes=30 " +
+                           arguments);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    Told told;
+    std::istringstream lines(here.read("runs/run/metrics.jsonl"));
+    for (std::string line; std::getline(lines, line);) {
+      const nlohmann::json step = nlohmann::json::parse(line);
+      for (const char* key : {"loss", "balance_loss", "z_loss", "grad_norm"})
+        if (step.contains(key)) told.numbers.push_back(step[key]);
+      if (step.contains("heldout"))
+        for (const auto& [domain, bits] : step["heldout"].items()) told.numbers.push_back(bits);
+    }
+    const std::size_t begin = outcome.out.find("samples ("),
+                      end = outcome.out.find("\nexpert load", begin);
+    told.samples = begin == std::string::npos ? "" : outcome.out.substr(begin, end - begin);
+    return told;
+  }
+
+  const TemporaryFolder here;
+};
+
+TEST_F(LayoutsInTraining, GiveTheNumbersAndTheTextOfOneRank) {
+  const std::string model =
+      std::string("'") + with_moe +
+      "' model.kv_heads=1 model.vocabulary=259 train.global_batch=7 "
+      "train.clip=0.1 model.moe.z_loss=1e-3 model.moe.balance.group=2 model.moe.bias_rate=1e-3 ";
+  const Told one = train(model);
+  EXPECT_GT(one.numbers.size(), 12u);
+  EXPECT_GT(one.samples.size(), 60u);
+  for (const char* layout :
+       {"'parallel={ranks: 4, tp: 2, cp: 2, ep: 4}'", "'parallel={ranks: 4, cp: 2, etp: 2, ep: 2}'",
+        "'parallel={ranks: 4, tp: 4, etp: 4}'", "'parallel={ranks: 4, tp: 2, ep: 4, zero: 1}'"}) {
+    SCOPED_TRACE(layout);
+    const Told cut = train(model + layout);
+    ASSERT_EQ(cut.numbers.size(), one.numbers.size());
+    for (std::size_t i = 0; i < one.numbers.size(); ++i)
+      EXPECT_NEAR(cut.numbers[i], one.numbers[i], 1e-10 * std::abs(one.numbers[i])) << i;
+    EXPECT_EQ(cut.samples, one.samples);
+  }
+}
+
+}  // namespace
+}  // namespace pf
