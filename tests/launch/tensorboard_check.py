@@ -30,6 +30,8 @@ def expected(run):
         step = entry["step"]
         for domain, value in entry.get("heldout", {}).items():
             add(f"heldout_bits_per_byte/{domain}", step, value)
+        for domain, value in entry.get("heldout_per_token", {}).items():
+            add(f"heldout_bits_per_token/{domain}", step, value)
         if "loss" not in entry:
             continue
         add("loss/train", step, entry["loss"])
