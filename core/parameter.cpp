@@ -1,5 +1,8 @@
 #include "core/parameter.h"
 
+#include <algorithm>
+
+#include "core/adapter.h"
 #include "core/error.h"
 #include "core/tape.h"
 
@@ -24,6 +27,8 @@ Parameter::Parameter(std::string name, Shape whole, Block block, Label label, In
           " of ", whole);
 }
 
+Parameter::~Parameter() = default;
+
 void Parameter::initialise(Device& device, DType type, std::uint64_t seed, std::uint32_t stream) {
   value_ = Tensor::empty(shape(), accumulation(type), device, label_);
   if (init_ == Init::normal) {
@@ -33,6 +38,30 @@ void Parameter::initialise(Device& device, DType type, std::uint64_t seed, std::
     backend(value_).fill(value_, init_ == Init::ones ? 1 : 0);
   }
   changed();
+}
+
+std::uint64_t Parameter::version() const {
+  return version_ + (adapter_ ? adapter_->a.version() + adapter_->b.version() : 0);
+}
+
+void Parameter::adapt(std::int64_t rank, double scale) {
+  require(!adapter_, "parameter ", name_, ": adapt() twice; merge() first");
+  const bool is_matrix = whole_.dims() == 2 || whole_.dims() == 3;
+  require(is_matrix && role_ != Role::embedding, "parameter ", name_, ' ', whole_,
+          ": only matrices that products alone use can have an adapter");
+  const std::int64_t most = std::min(whole_[-1], whole_[-2]);
+  require(rank >= 1 && rank <= most, "parameter ", name_, ' ', whole_, ": an adapter of rank ",
+          rank, "; wanted 1 to ", most);
+  adapter_ = std::make_unique<Adapter>(*this, rank, scale);
+  freeze();
+  changed();
+}
+
+void Parameter::merge() {
+  require(bool(adapter_), "parameter ", name_, ": merge() without an adapter");
+  backend(value_).copy(value_, merged(*this));
+  version_ = version() + 1;
+  adapter_.reset();
 }
 
 void Parameter::make_gradient() {
@@ -84,9 +113,12 @@ Pack::Pack(std::string name, std::vector<Parameter*> parts)
 }
 
 bool Pack::is_trainable() const {
-  for (const Parameter* w : parts_)
-    if (w->is_trainable()) return true;
-  return false;
+  return is_adapted() ||
+         std::ranges::any_of(parts_, [](const Parameter* w) { return w->is_trainable(); });
+}
+
+bool Pack::is_adapted() const {
+  return std::ranges::any_of(parts_, [](const Parameter* w) { return w->adapter() != nullptr; });
 }
 
 std::uint64_t Pack::version() const {
@@ -101,7 +133,8 @@ const Packed& Pack::packed(DType type) {
     require(bool(w->value()), "pack ", name_, ": ", w->name(), " is used before initialise()");
   Device& device = parts_[0]->value().device();
   packed_.parts.clear();
-  for (const Parameter* w : parts_) packed_.parts.push_back(w->value());
+  for (const Parameter* w : parts_)
+    packed_.parts.push_back(w->adapter() != nullptr ? merged(*w) : w->value());
   if (!is_made_ || packed_.type != type) {
     packed_.type = type;
     const auto bytes = std::int64_t(device.backend().packed_bytes(packed_));
@@ -112,13 +145,15 @@ const Packed& Pack::packed(DType type) {
   if (packed_.forward) {
     const auto bytes = std::int64_t(device.backend().pack_workspace(packed_));
     device.backend().pack(packed_, Tensor::empty({bytes}, DType::u8, device));
+    // Merged values have served: products read the copies.
+    for (std::size_t i = 0; i < parts_.size(); ++i) packed_.parts[i] = parts_[i]->value();
   }
   made_of_ = version();
   return packed_;
 }
 
 Packed* Pack::copies() {
-  return is_made_ && packed_.forward ? &packed_ : nullptr;
+  return is_made_ && packed_.forward && !is_adapted() ? &packed_ : nullptr;
 }
 
 void Pack::rebuilt() {
@@ -127,6 +162,8 @@ void Pack::rebuilt() {
 
 BorrowedValue borrow(const Parameter& w) {
   require(bool(w.value()), "parameter ", w.name(), " is used before initialise()");
+  require(w.adapter() == nullptr, "parameter ", w.name(),
+          " has an adapter, but is used without a pack; adapt only matrices of products");
   return {w.value(), Tape::is_recording() ? w.label() : constant(w.label())};
 }
 

@@ -1,6 +1,7 @@
 // Weights: what is trained, and the form in which products want it.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -21,6 +22,8 @@ enum class Init : std::uint8_t { normal, ones, zeros };
 // What a parameter is for; optimizers and decay go by it.
 enum class Role : std::uint8_t { matrix, embedding, head, router, norm, bias };
 
+struct Adapter;
+
 // A trained tensor, cut as its label says. Its value and gradient are of the accumulation type. The
 // gradient is a sum over everything this rank has run since the last clear_gradient(); the sum over
 // the axes on which the label is replicated is still to come.
@@ -28,6 +31,7 @@ class Parameter {
  public:
   Parameter(std::string name, Shape whole, Block block, Label label, Init init = Init::normal,
             double std = 0, std::optional<Role> role = {});
+  ~Parameter();
   Parameter(const Parameter&) = delete;
   Parameter& operator=(const Parameter&) = delete;
 
@@ -48,7 +52,7 @@ class Parameter {
   const Tensor& value() const { return value_; }
   // Call after writing to value(): packs are rebuilt when next borrowed.
   void changed() { ++version_; }
-  std::uint64_t version() const { return version_; }
+  std::uint64_t version() const;
 
   // The gradient, allocated on first use unless a bucket gave it a place. Zeros if nothing wrote
   // it.
@@ -60,6 +64,16 @@ class Parameter {
   GradientTarget gradient_target();
   bool has_gradient() const { return has_gradient_; }
   void clear_gradient() { has_gradient_ = false; }
+
+  // The low-rank change (core/adapter.h) with which products use this matrix; null without one.
+  Adapter* adapter() const { return adapter_.get(); }
+  // Freezes the matrix and gives it an adapter, which is still to be initialised; before gradients
+  // and optimizers are made for the model's parameters. Throws Error unless this is a matrix, or
+  // one for each expert, that is not looked up by rows, with no side below the rank.
+  void adapt(std::int64_t rank, double scale);
+  // The value becomes what products use, to the bit, and the adapter goes. Nothing that refers to
+  // its parameters may be used again.
+  void merge();
 
  private:
   void make_gradient();
@@ -74,11 +88,13 @@ class Parameter {
   bool is_trainable_ = true, has_gradient_ = false;
   std::uint64_t version_ = 0;
   Tensor value_, gradient_;
+  std::unique_ptr<Adapter> adapter_;
 };
 
 // Several weights [out_i, in], or [experts, out_i, in], that one product uses, stacked along their
 // outputs: q, k and v; gate and up. Their blocked copies in the operands' type are derived from the
-// values and rebuilt when a value changed. Parts may be cut differently.
+// values (of an adapted part, from W + scale B A) and rebuilt when a value changed. Parts may be
+// cut differently.
 class Pack {
  public:
   Pack(std::string name, std::vector<Parameter*> parts);
@@ -87,17 +103,19 @@ class Pack {
 
   const std::string& name() const { return name_; }
   const std::vector<Parameter*>& parts() const { return parts_; }
+  // A part is trained, or an adapter of one.
   bool is_trainable() const;
 
   // For borrow(): the blocked copies for operands of `type`, up to date.
   const Packed& packed(DType type);
   // For optimizers that rebuild the copies while they change the values; null if never borrowed in
-  // a type that wants copies. Call rebuilt() afterwards.
+  // a type that wants copies, or if a part is adapted. Call rebuilt() afterwards.
   Packed* copies();
   void rebuilt();
 
  private:
   std::uint64_t version() const;
+  bool is_adapted() const;
 
   std::string name_;
   std::vector<Parameter*> parts_;

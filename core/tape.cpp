@@ -16,6 +16,10 @@ std::uint64_t next_serial() {
   return ++last;
 }
 
+bool wants_gradient(const Tensor& x) {
+  return x && x.slot().index >= 0 && !x.label().constant;
+}
+
 }  // namespace
 
 Tape::Tape() : serial_(next_serial()) {}
@@ -152,7 +156,7 @@ std::vector<Tensor> recompute(const Segment& segment, std::vector<Tensor> inputs
     Tape again;
     std::vector<Tensor> leaves, ys;
     leaves.reserve(inputs.size());
-    for (const Tensor& x : inputs) leaves.push_back(x && !x.label().constant ? again.watch(x) : x);
+    for (const Tensor& x : inputs) leaves.push_back(wants_gradient(x) ? again.watch(x) : x);
     {
       const Tape::Recording on(&again);
       ys = segment(leaves);
@@ -168,7 +172,7 @@ std::vector<Tensor> recompute(const Segment& segment, std::vector<Tensor> inputs
     std::vector<Tensor> gradients;
     gradients.reserve(leaves.size());
     for (const Tensor& x : leaves)
-      gradients.push_back(x && !x.label().constant ? again.gradient(x) : Tensor());
+      gradients.push_back(wants_gradient(x) ? again.gradient(x) : Tensor());
     return gradients;
   });
 }

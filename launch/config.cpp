@@ -13,6 +13,8 @@
 #include "launch/config_keys.h"
 #include "launch/config_rules.h"
 #include "launch/config_scalar.h"
+#include "launch/layout_rules.h"
+#include "launch/text.h"
 #include "models/presets.h"
 #include "models/transformer.h"
 
@@ -20,32 +22,33 @@ namespace pf {
 
 namespace {
 
-constexpr std::streamsize largest_file = std::streamsize{1} << 24;
+constexpr size_t largest_file = 1 << 20;
+
+std::string path_in_words(const std::string& path) {
+  return printable(path, path.size());
+}
 
 std::string read_text(const std::string& path) {
   std::error_code ignored;
-  require(!std::filesystem::is_directory(path, ignored), path,
+  const std::string name = path_in_words(path);
+  require(!std::filesystem::is_directory(path, ignored), name,
           ": this is a folder, wanted a YAML file");
   std::ifstream file(path, std::ios::binary);
-  require(file.is_open(), path, ": cannot open the configuration: ", std::strerror(errno));
-  std::string text(1 << 16, '\0');
-  std::streamsize size = 0;
+  require(file.is_open(), name, ": cannot open the configuration: ", std::strerror(errno));
+  std::string text(largest_file + 1, '\0');
   errno = 0;
-  while (file.read(text.data() + size, static_cast<std::streamsize>(text.size()) - size)) {
-    size += file.gcount();
-    require(size <= largest_file, path, ": longer than 16 MiB, this is not a configuration");
-    text.resize(text.size() * 2);
-  }
-  require(!file.bad() && errno == 0, path,
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  require(!file.bad() && errno == 0, name,
           ": cannot read the configuration: ", std::strerror(errno));
-  text.resize(static_cast<size_t>(size + file.gcount()));
+  text.resize(static_cast<size_t>(file.gcount()));
+  require(text.size() <= largest_file, name, ": longer than 1 MiB, this is not a configuration");
   return text;
 }
 
-// Fills in what depends on other keys.
-void derive(config::Config& config, const Places& places) {
+// Fills in what depends on other keys; the run is named after `path`.
+void derive(config::Config& config, const std::string& path, const Places& places) {
   config::Run& run = *config.mutable_run();
-  if (!run.has_name()) run.set_name(std::filesystem::path(places.file).stem().string());
+  if (!run.has_name()) run.set_name(printable(std::filesystem::path(path).stem().string()));
   if (!run.has_folder()) run.set_folder("runs/" + run.name());
   config::Model& model = *config.mutable_model();
   if (!model.has_head_dim() && !model.has_mla() && model.hidden() % model.heads() != 0)
@@ -73,22 +76,22 @@ void apply_preset(config::Model& model, const Places& places) {
           edit_distance(model.preset(), other.name) < edit_distance(model.preset(), nearest->name))
         nearest = &other;
     }
-    places.fail("model.preset", "found '" + model.preset() + "'; did you mean " + nearest->name +
-                                    "? There are " + names);
+    places.fail("model.preset", "found '" + printable(model.preset()) + "'; did you mean " +
+                                    nearest->name + "? There are " + names);
   }
   config::Model whole = preset->model;
   whole.MergeFrom(model);
   model = whole;
 }
 
-// From keys that were given to a whole configuration.
-void complete(config::Config& config, const Places& places) {
+// From keys that were given in `path` to a whole configuration.
+void complete(config::Config& config, const std::string& path, const Places& places) {
   if (config.has_model()) apply_preset(*config.mutable_model(), places);
   check_required(config, places);
   check_ranges(config, places);
   fill_defaults(config);
-  check_layout(config, places);
-  derive(config, places);
+  check_ranks_divide(config, places);
+  derive(config, path, places);
   check_rules(config, places);
 }
 
@@ -118,11 +121,11 @@ void emit(YAML::Emitter& out, const google::protobuf::Message& message) {
 
 config::Config parse_config(const std::string& text, const std::string& path,
                             const std::vector<std::string>& overrides, const LoadOptions& options) {
-  Places written{path, {}};
+  Places written{path_in_words(path), {}};
   config::Config config;
   fill_from_yaml(config, text, written);
   for (const std::string& change : overrides) fill_from_override(config, change, written);
-  complete(config, written);
+  complete(config, path, written);
   if (!options.is_for_layout) check_steps(config, written);
   if (options.places != nullptr) *options.places = written;
   return config;
@@ -136,7 +139,7 @@ config::Config load_config(const std::string& path, const std::vector<std::strin
 void validate(const config::Config& config) {
   config::Config whole = config;
   const Places places{"configuration", {}};
-  complete(whole, places);
+  complete(whole, "configuration", places);
   check_steps(whole, places);
 }
 

@@ -3,6 +3,7 @@
 #include <google/protobuf/descriptor.h>
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -10,6 +11,7 @@
 #include "launch/config_keys.h"
 #include "launch/config_scalar.h"
 #include "launch/config_yaml.h"
+#include "launch/text.h"
 #include "models/options.pb.h"
 
 namespace pf {
@@ -34,7 +36,7 @@ std::string found_in_words(const YAML::Node& node) {
     case YAML::NodeType::Sequence:
       return node.size() == 0 ? "an empty list" : "a list";
     case YAML::NodeType::Scalar:
-      return "'" + node.Scalar() + "'" + (node.Tag() == "!" ? " in quotes" : "");
+      return "'" + printable(node.Scalar()) + "'" + (node.Tag() == "!" ? " in quotes" : "");
     default:
       return "nothing";
   }
@@ -86,7 +88,7 @@ class Filler {
 
   [[noreturn]] void fail(const YAML::Node& node, const std::string& path,
                          const std::string& text) const {
-    throw Error(place(node, path) + ": " + (path.empty() ? "" : path + ": ") + text);
+    throw Error(place(node, path) + ": " + (path.empty() ? "" : printable(path) + ": ") + text);
   }
 
   [[noreturn]] void fail_unknown(const Message& message, const YAML::Node& node,
@@ -237,7 +239,8 @@ void Places::fail(const std::string& key, const std::string& text) const {
 }
 
 void fill_from_yaml(Message& message, const std::string& text, Places& places) {
-  const YAML::Node document = read_yaml(text, places.file);
+  const YAML::Node document =
+      read_yaml(text, [&](int line) { return places.file + ":" + std::to_string(line); });
   const std::string wanted = ", wanted a map with " + keys_of(*message.GetDescriptor());
   require(!document.IsNull(), places.file, ": the file is empty", wanted);
   Filler filler(*message.GetDescriptor(), places);
@@ -246,16 +249,12 @@ void fill_from_yaml(Message& message, const std::string& text, Places& places) {
 }
 
 void fill_from_override(Message& message, const std::string& text, Places& places) {
-  const std::string label = "override '" + text + "'";
+  const std::string label = "override '" + printable(text) + "'";
   const size_t equals = text.find('=');
   require(equals != std::string::npos && equals > 0, label,
           ": wanted key.path=value, as in train.steps=100");
-  YAML::Node value;
-  try {
-    value = YAML::Load(text.substr(equals + 1));
-  } catch (const YAML::Exception& error) {
-    throw Error(label + ": the value is not YAML: " + error.msg);
-  }
+  const YAML::Node value =
+      read_yaml(text.substr(equals + 1), [&](int) { return std::string(label); });
   Filler filler(*message.GetDescriptor(), places, label);
   const std::string key = text.substr(0, equals);
   const Target target = find_target(message, key, filler, Places{label, {}});
@@ -270,8 +269,10 @@ void check_required(const Message& message, const Places& places) {
   const auto& [key, field] = missing[0];
   std::string text = "is missing; wanted " + wanted_in_words(*field) + ": " +
                      field->options().GetExtension(config::doc);
-  for (size_t i = 1; i < missing.size(); ++i)
+  constexpr size_t most = 10;
+  for (size_t i = 1; i < std::min(most, missing.size()); ++i)
     text += (i == 1 ? " Also missing: " : ", ") + missing[i].first;
+  if (missing.size() > most) text += " and " + std::to_string(missing.size() - most) + " more";
   places.fail(key, text);
 }
 

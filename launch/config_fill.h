@@ -12,7 +12,7 @@ namespace pf {
 
 // Where keys were written, for errors: "run.yaml:12" or "override 'train.steps=5'".
 struct Places {
-  std::string file;
+  std::string file;  // printable
   std::map<std::string, std::string> by_key;
 
   // The place of `key`, or of the nearest map around it that was written, or the file.
@@ -29,7 +29,7 @@ void fill_from_yaml(google::protobuf::Message& message, const std::string& text,
 void fill_from_override(google::protobuf::Message& message, const std::string& text,
                         Places& places);
 
-// Throws Error if a required key is missing, naming all of them.
+// Throws Error if a required key is missing, naming the first ten.
 void check_required(const google::protobuf::Message& message, const Places& places);
 
 // Throws Error if a number below `path` is out of its range: one that code wrote, since the fills

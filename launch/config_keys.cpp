@@ -157,6 +157,9 @@ std::string number_in_words(double value) {
 }
 
 int edit_distance(const std::string& from, const std::string& to) {
+  constexpr size_t longest = 256;
+  if (std::max(from.size(), to.size()) > longest)
+    return static_cast<int>(std::max(from.size(), to.size()));
   const size_t columns = to.size() + 1;
   std::vector<int> cost((from.size() + 1) * columns);
   const auto at = [&](size_t i, size_t j) -> int& { return cost[i * columns + j]; };

@@ -36,7 +36,7 @@ std::string wanted_in_words(const google::protobuf::FieldDescriptor& field);
 std::string number_in_words(double value);
 
 // Insertions, deletions, changes and swaps of neighbours that turn one text into the other, no
-// part changed twice (optimal string alignment).
+// part changed twice (optimal string alignment). Of texts longer than any key, the longer's length.
 int edit_distance(const std::string& from, const std::string& to);
 
 }  // namespace pf

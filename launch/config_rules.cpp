@@ -1,55 +1,21 @@
 #include "launch/config_rules.h"
 
 #include <algorithm>
-#include <array>
 #include <map>
-#include <numeric>
 #include <string>
 #include <utility>
 
 #include "launch/config.h"
 #include "launch/config_keys.h"
-#include "models/context_parallel.h"
+#include "launch/config_words.h"
+#include "launch/layout_rules.h"
+#include "launch/lora.h"
+#include "launch/text.h"
+#include "models/transformer.h"
 
 namespace pf {
 
 namespace {
-
-std::string text_of(std::int64_t value) {
-  return std::to_string(value);
-}
-
-// "8 or 16": the legal values on both sides of one that is not.
-std::string either(std::int64_t below, std::int64_t above) {
-  if (below < 1) return text_of(above);
-  return text_of(below) + " or " + text_of(above);
-}
-
-std::string nearest_multiples(std::int64_t of, std::int64_t value) {
-  return either(value / of * of, (value / of + 1) * of);
-}
-
-std::string nearest_divisors(std::int64_t of, std::int64_t value) {
-  if (value > of) return text_of(of);
-  std::int64_t below = value, above = value;
-  while (of % below != 0) --below;
-  while (of % above != 0) ++above;
-  return either(below, above);
-}
-
-void check_multiple(const Places& places, const std::string& key, std::int64_t value,
-                    std::int64_t of, const std::string& rule) {
-  if (value % of == 0) return;
-  places.fail(key, "found " + text_of(value) + ", wanted a multiple of " + rule +
-                       "; nearest: " + nearest_multiples(of, value));
-}
-
-void check_divisor(const Places& places, const std::string& key, std::int64_t value,
-                   std::int64_t of, const std::string& rule) {
-  if (of % value == 0) return;
-  places.fail(key, "found " + text_of(value) + ", wanted a divisor of " + rule +
-                       "; nearest: " + nearest_divisors(of, value));
-}
 
 // The last one may be shorter.
 std::int64_t micro_batches_in_step(const config::Train& train) {
@@ -58,7 +24,7 @@ std::int64_t micro_batches_in_step(const config::Train& train) {
 
 void check_run(const config::Run& run, const Places& places) {
   if (run.name().find('/') != std::string::npos)
-    places.fail("run.name", "found '" + run.name() +
+    places.fail("run.name", "found '" + printable(run.name()) +
                                 "', wanted a name without '/'; folders belong into run.folder");
 }
 
@@ -85,10 +51,6 @@ void check_positions(const config::Config& config, const Places& places) {
     places.fail("model.rope_scaling.slow",
                 "found " + number_in_words(scaling.slow()) +
                     ", wanted less than fast=" + number_in_words(scaling.fast()));
-}
-
-bool has_dense_layers(const config::Model& model) {
-  return !model.has_moe() || model.moe().every() > 1 || model.moe().first_dense() > 0;
 }
 
 void check_model(const config::Model& model, const Places& places) {
@@ -185,7 +147,7 @@ void check_sources(const config::Data& data, const Places& places) {
     const std::string& name = data.sources(i).name();
     const auto [earlier, is_new] = place_of.emplace(name, places.of(key));
     if (!is_new)
-      places.fail(key, "found '" + name + "' again (first at " + earlier->second +
+      places.fail(key, "found '" + printable(name) + "' again (first at " + earlier->second +
                            "); each source needs its own name");
   }
 }
@@ -198,6 +160,21 @@ std::string replicas_in_words(const config::Config& config) {
          " x " + text_of(parallel.cp()) + " x " + text_of(parallel.pp()) + "))";
 }
 
+// The numbers of ranks near that of a layout that does not divide the batch.
+std::string ranks_for_batch(const config::Config& config) {
+  constexpr std::int64_t most_ranks = 1 << 20;
+  const config::Parallel& parallel = config.parallel();
+  const std::int64_t batch = micro_batches_in_step(config.train());
+  const std::int64_t of_replica = parallel.tp() * parallel.cp() * parallel.pp();
+  const std::int64_t of_experts = parallel.etp() * parallel.ep() * parallel.pp();
+  const auto is_legal = [&](std::int64_t dp) {
+    return batch % dp == 0 && dp * of_replica % of_experts == 0;
+  };
+  const std::string ranks =
+      nearest_legal(data_parallel_size(config), most_ranks / of_replica, is_legal, of_replica);
+  return ranks.empty() ? "" : "; or keep it and set parallel.ranks to " + ranks;
+}
+
 void check_batch(const config::Config& config, const Places& places) {
   const config::Train& train = config.train();
   const std::int64_t dp = data_parallel_size(config), size = train.micro_batch();
@@ -207,8 +184,8 @@ void check_batch(const config::Config& config, const Places& places) {
     places.fail("train.global_batch",
                 "found " + text_of(train.global_batch()) + ", in micro-batches of " +
                     text_of(size) + " (train.micro_batch) " + text_of(count) +
-                    ", wanted a multiple of " + replicas_in_words(config) +
-                    "; nearest: " + either(fewer * size, (fewer + dp - 1) * size + 1));
+                    ", wanted a multiple of " + replicas_in_words(config) + "; nearest: " +
+                    either(fewer * size, (fewer + dp - 1) * size + 1) + ranks_for_batch(config));
   }
   if (!train.has_ramp()) return;
   const std::string rule = "train.micro_batch x dp = " + text_of(size) + " x " + text_of(dp) +
@@ -221,85 +198,28 @@ void check_batch(const config::Config& config, const Places& places) {
                     ", wanted at most train.global_batch=" + text_of(train.global_batch()));
 }
 
-void check_experts(const config::Config& config, const Places& places) {
-  const config::Parallel& parallel = config.parallel();
-  const bool has_moe = config.model().has_moe();
-  if (!has_moe && parallel.ep() > 1)
-    places.fail("parallel.ep", "found " + text_of(parallel.ep()) +
-                                   ", but there are no experts to share: model.moe is missing; "
-                                   "use 1");
-  if (!has_moe && parallel.etp() > 1)
-    places.fail("parallel.etp", "found " + text_of(parallel.etp()) +
-                                    ", but there are no experts to cut: model.moe is missing; "
-                                    "use 1");
-  if (has_moe)
-    check_divisor(places, "parallel.ep", parallel.ep(), config.model().moe().experts(),
-                  "model.moe.experts=" + text_of(config.model().moe().experts()));
-}
-
-// Of the model, what tp and etp cut.
-void check_widths(const config::Config& config, const Places& places) {
-  const config::Model& model = config.model();
-  const std::int64_t tp = config.parallel().tp(), etp = config.parallel().etp();
-  const std::string of_tp = "parallel.tp=" + text_of(tp);
-  check_multiple(places, "model.heads", model.heads(), tp, of_tp);
-  const std::int64_t kv_heads = model.kv_heads();
-  if (!model.has_mla() && kv_heads % tp != 0 && tp % kv_heads != 0)
-    places.fail("model.kv_heads",
-                "found " + text_of(kv_heads) + ", wanted a multiple or a divisor of " + of_tp);
-  if (has_dense_layers(model)) check_multiple(places, "model.ffn", model.ffn(), tp, of_tp);
-  if (model.vocabulary() < tp)
-    places.fail("model.vocabulary",
-                "found " + text_of(model.vocabulary()) + ", wanted at least " + of_tp);
-  if (!model.has_moe()) return;
-  check_multiple(places, "model.moe.shared_ffn", model.moe().shared_ffn(), tp, of_tp);
-  check_multiple(places, "model.moe.ffn", model.moe().ffn(), etp, "parallel.etp=" + text_of(etp));
-}
-
-// Tokens are cut over cp in chunks, and each rank's over tp between the blocks of a layer.
-void check_tokens(const config::Config& config, const Places& places) {
-  const config::Parallel& parallel = config.parallel();
-  const std::int64_t tp = parallel.tp(), cp = parallel.cp(), length = config.data().sequence();
-  const std::int64_t unit = length_unit(tp, cp);
-  check_multiple(places, "data.sequence", length, unit,
-                 text_of(unit) + ", since tp x cp = " + text_of(tp) + " x " + text_of(cp) +
-                     (cp > 1 ? " ranks and 2 cp chunks share it" : " ranks share it"));
-  if (!config.model().has_moe() || !config.model().moe().has_capacity()) return;
-  const std::int64_t most = std::gcd(chunk_of(length, cp), length / (tp * cp));
-  check_divisor(places, "model.moe.capacity.block", config.model().moe().capacity().block(), most,
-                text_of(most) + ", so that tp x cp = " + text_of(tp) + " x " + text_of(cp) +
-                    " cuts no block");
-}
-
-void check_zero(const config::Config& config, const Places& places) {
-  const config::Parallel& parallel = config.parallel();
-  if (parallel.zero_shard() == 0) return;
-  if (parallel.zero() == 0)
-    places.fail("parallel.zero_shard", "found " + text_of(parallel.zero_shard()) +
-                                           ", but with parallel.zero=0 nothing is shared; use 0");
-  const std::int64_t dp = data_parallel_size(config);
-  check_divisor(places, "parallel.zero_shard", parallel.zero_shard(), dp, "dp=" + text_of(dp));
-}
-
 void check_cluster(const config::Cluster& cluster, const Places& places) {
   if (cluster.memory() != 0 && cluster.memory() < (1 << 20))
     places.fail("cluster.memory", "found " + text_of(cluster.memory()) +
                                       " bytes, wanted at least 1MiB; give a unit, as in 80GiB");
 }
 
-}  // namespace
-
-void check_layout(const config::Config& config, const Places& places) {
-  const config::Parallel& parallel = config.parallel();
-  const auto product = [&](const std::string& names, std::int64_t a, std::int64_t b) {
-    const std::int64_t all = a * b * parallel.pp();
-    check_multiple(places, "parallel.ranks", parallel.ranks(), all,
-                   names + " x pp = " + text_of(a) + " x " + text_of(b) + " x " +
-                       text_of(parallel.pp()) + " = " + text_of(all));
-  };
-  product("tp x cp", parallel.tp(), parallel.cp());
-  product("etp x ep", parallel.etp(), parallel.ep());
+// What fits a pattern, and how wide it is, only the model knows: it is made without values.
+void check_lora(const config::Config& config, const Places& places) {
+  const config::Train& train = config.train();
+  if (!train.has_lora()) return;
+  if (!train.freeze().empty())
+    places.fail("train.freeze", "found '" + printable(train.freeze()) +
+                                    "', but train.lora freezes all but what it adds; leave one "
+                                    "of them out");
+  model_size(config.model(), config.data().sequence(), [&](Transformer& model) {
+    choose_trained(
+        train, [&](const Visitor& visitor) { model.visit(visitor); },
+        [&](const std::string& key, const std::string& text) { places.fail(key, text); });
+  });
 }
+
+}  // namespace
 
 void check_rules(const config::Config& config, const Places& places) {
   check_run(config.run(), places);
@@ -307,11 +227,9 @@ void check_rules(const config::Config& config, const Places& places) {
   check_positions(config, places);
   check_sources(config.data(), places);
   if (config.model().has_moe()) check_moe(config, places);
-  check_experts(config, places);
-  check_widths(config, places);
-  check_tokens(config, places);
-  check_zero(config, places);
+  check_layout(config, places);
   check_cluster(config.cluster(), places);
+  check_lora(config, places);
 }
 
 void check_steps(const config::Config& config, const Places& places) {
@@ -319,31 +237,8 @@ void check_steps(const config::Config& config, const Places& places) {
   if (config.model().has_moe()) check_balance_group(config, places);
 }
 
-void check_supported(const config::Config& config, const Places& places) {
-  struct Missing {
-    std::string key;
-    std::int64_t value;
-    std::int64_t largest;
-    std::string what;
-  };
-  const config::Parallel& parallel = config.parallel();
-  const std::array<Missing, 3> missing{{
-      {"parallel.pp", parallel.pp(), 1, "pipeline parallelism"},
-      {"parallel.zero", parallel.zero(), 1, "sharing gradients or weights (ZeRO 2 and 3)"},
-      {"parallel.chunks", parallel.chunks(), 1, "more than one stage a rank"},
-  }};
-  for (const Missing& part : missing) {
-    if (part.value > part.largest)
-      places.fail(part.key, "found " + text_of(part.value) + ", but " + part.what +
-                                " is not in this version yet; use " + text_of(part.largest));
-  }
-  if (parallel.cp() > 1 && parallel.cp_method() != config::Parallel::all_gather)
-    places.fail("parallel.cp_method", "found " +
-                                          config::Parallel::CpMethod_Name(parallel.cp_method()) +
-                                          ", which is not in this version yet; use all_gather");
-  if (config.cluster().device() != "cpu")
-    places.fail("cluster.device", "found '" + config.cluster().device() +
-                                      "', but training on it is not in this version yet; use cpu");
+bool has_dense_layers(const config::Model& model) {
+  return !model.has_moe() || model.moe().every() > 1 || model.moe().first_dense() > 0;
 }
 
 bool counts_groups(const config::Balance& balance) {

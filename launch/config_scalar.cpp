@@ -132,6 +132,7 @@ std::optional<std::string> refuse_or_set(Message& message, const FieldDescriptor
       return std::nullopt;
     case FieldDescriptor::CPPTYPE_STRING:
       if (text.empty()) return ", not empty";
+      if (text.find('\0') != std::string::npos) return " without zero bytes";
       message.GetReflection()->SetString(&message, &field, text);
       return std::nullopt;
     default:

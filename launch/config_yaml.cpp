@@ -2,10 +2,12 @@
 
 #include <yaml-cpp/eventhandler.h>
 
+#include <algorithm>
 #include <optional>
 #include <sstream>
 
 #include "core/error.h"
+#include "launch/text.h"
 
 namespace pf {
 
@@ -38,12 +40,14 @@ std::string line_of(const std::string& text, int number) {
 
 }  // namespace
 
-// yaml-cpp stops without a word at what cannot go on or start a document, as a comma does, and
+// yaml-cpp takes byte 4 for the end, and writes what is no UTF-8 in another way than it reads it.
+// It stops without a word at what cannot go on or start a document, as a comma does, and
 // LoadAll then makes empty documents of it until memory ends: so the second start is looked at.
-YAML::Node read_yaml(const std::string& text, const std::string& name) {
-  const auto at = [&](const YAML::Mark& mark) {
-    return name + ":" + std::to_string(mark.line + 1) + ": ";
-  };
+YAML::Node read_yaml(const std::string& text, const std::function<std::string(int)>& place) {
+  const auto at = [&](const YAML::Mark& mark) { return place(mark.line + 1) + ": "; };
+  const size_t end = first_foreign_byte(text);
+  require(end == text.size(), place(1 + int(std::count(text.begin(), text.begin() + end, '\n'))),
+          ": not YAML: found '", printable(text.substr(end, 1)), "', wanted text in UTF-8");
   try {
     std::istringstream stream(text);
     YAML::Parser parser(stream);
@@ -58,7 +62,7 @@ YAML::Node read_yaml(const std::string& text, const std::string& name) {
     }
     return YAML::Load(text);
   } catch (const YAML::Exception& error) {
-    throw Error(at(error.mark) + "not YAML: " + error.msg);
+    throw Error(at(error.mark) + "not YAML: " + printable(error.msg));
   }
 }
 

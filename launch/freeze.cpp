@@ -1,15 +1,15 @@
 #include "launch/freeze.h"
 
 #include <algorithm>
-#include <vector>
+#include <iterator>
 
 #include "core/error.h"
 #include "launch/config_keys.h"
+#include "launch/text.h"
 
 namespace pf {
-namespace {
 
-std::vector<std::string> split(const std::string& patterns) {
+std::vector<std::string> split_patterns(const std::string& patterns) {
   std::vector<std::string> out(1);
   for (const char c : patterns) {
     if (c == ',')
@@ -20,16 +20,36 @@ std::vector<std::string> split(const std::string& patterns) {
   return out;
 }
 
-}  // namespace
+std::vector<Parameter*> fitting(const std::string& pattern,
+                                const std::vector<Parameter*>& parameters) {
+  std::vector<Parameter*> out;
+  std::ranges::copy_if(parameters, std::back_inserter(out),
+                       [&](const Parameter* w) { return fits(pattern, w->name()); });
+  return out;
+}
 
+const std::string& nearest_name(const std::string& pattern,
+                                const std::vector<Parameter*>& parameters) {
+  return (*std::ranges::min_element(
+              parameters, {},
+              [&](const Parameter* w) { return edit_distance(pattern, w->name()); }))
+      ->name();
+}
+
+// The first place that fits what stands between two stars leaves most to the rest.
 bool fits(std::string_view pattern, std::string_view text) {
-  const std::size_t star = pattern.find('*');
+  std::size_t star = pattern.find('*');
   if (star == std::string_view::npos) return pattern == text;
   if (!text.starts_with(pattern.substr(0, star))) return false;
-  const std::string_view rest = pattern.substr(star + 1);
-  for (std::size_t begin = star; begin <= text.size(); ++begin)
-    if (fits(rest, text.substr(begin))) return true;
-  return false;
+  while (true) {
+    text.remove_prefix(star);
+    pattern.remove_prefix(star + 1);
+    star = pattern.find('*');
+    if (star == std::string_view::npos) return text.ends_with(pattern);
+    const std::size_t begin = text.find(pattern.substr(0, star));
+    if (begin == std::string_view::npos) return false;
+    text.remove_prefix(begin);
+  }
 }
 
 void freeze(const std::string& patterns, const std::string& key,
@@ -37,21 +57,14 @@ void freeze(const std::string& patterns, const std::string& key,
   if (patterns.empty()) return;
   std::vector<Parameter*> parameters;
   visit({.parameter = [&](Parameter& w) { parameters.push_back(&w); }});
-  for (const std::string& pattern : split(patterns)) {
-    bool is_used = false;
-    for (Parameter* w : parameters) {
-      if (!fits(pattern, w->name())) continue;
-      w->freeze();
-      is_used = true;
-    }
-    if (is_used) continue;
-    const Parameter* nearest = *std::ranges::min_element(
-        parameters, {}, [&](const Parameter* w) { return edit_distance(pattern, w->name()); });
-    require(false, key, ": found '", pattern,
-            "', which no parameter's name fits; nearest: ", nearest->name());
+  for (const std::string& pattern : split_patterns(patterns)) {
+    const std::vector<Parameter*> found = fitting(pattern, parameters);
+    require(!found.empty(), key, ": found '", printable(pattern),
+            "', which no parameter's name fits; nearest: ", nearest_name(pattern, parameters));
+    for (Parameter* w : found) w->freeze();
   }
   require(std::ranges::any_of(parameters, [](const Parameter* w) { return w->is_trainable(); }),
-          key, ": found '", patterns, "', which freezes all ", parameters.size(),
+          key, ": found '", printable(patterns), "', which freezes all ", parameters.size(),
           " parameters; wanted some to train");
 }
 

@@ -4,6 +4,7 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "models/layer.h"
 
@@ -11,6 +12,16 @@ namespace pf {
 
 // Whether all of `text` fits `pattern`, in which * stands for any text, the empty one too.
 bool fits(std::string_view pattern, std::string_view text);
+
+// What is between the commas, without spaces.
+std::vector<std::string> split_patterns(const std::string& patterns);
+
+// Those of `parameters` whose names fit the pattern; empty if none does.
+std::vector<Parameter*> fitting(const std::string& pattern,
+                                const std::vector<Parameter*>& parameters);
+// The name that the pattern may have meant. Of at least one.
+const std::string& nearest_name(const std::string& pattern,
+                                const std::vector<Parameter*>& parameters);
 
 // Freezes each parameter whose name fits one of `patterns`, which have commas between them. Throws
 // Error, calling the patterns `key`, for one that no name fits, and if nothing is left to train.

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "core/error.h"
+#include "core/ops/linear.h"
 
 namespace pf {
 namespace {
@@ -23,11 +24,9 @@ class Products {
   }
   void run() {
     Backend& on = backend(x_);
-    std::vector<GradientTarget> targets;
-    for (Parameter* part : pack_->parts()) targets.push_back(part->gradient_target());
     on.product(y_, x_, *weight_, counts_, work_);
     on.product_input_gradient(x_, y_, *weight_, counts_, work_);
-    on.product_weight_gradient(targets, y_, x_, *weight_, counts_, work_);
+    add_weight_gradients(x_, y_, *pack_, counts_);
   }
 
  private:

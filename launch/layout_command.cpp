@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "launch/run_mesh.h"
+
 namespace pf {
 namespace {
 
@@ -95,13 +97,6 @@ std::string rank_text(const config::Config& config, const Layout& layout, int ra
 }
 
 }  // namespace
-
-Layout layout_of(const config::Config& config) {
-  const config::Parallel& p = config.parallel();
-  const config::Model& model = config.model();
-  return Layout::make(int(p.ranks()), int(p.tp()), int(p.cp()), int(p.ep()), int(p.etp()),
-                      int(p.pp()), int(model.has_mla() ? model.heads() : model.kv_heads()));
-}
 
 std::vector<std::vector<int>> groups_of(const Layout& layout, const Axes& set, View view) {
   const Stride stride = stride_of(layout, set, view);

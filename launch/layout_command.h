@@ -9,9 +9,6 @@
 
 namespace pf {
 
-// The mesh of a configuration.
-Layout layout_of(const config::Config& config);
-
 // The groups of ranks that differ only in their coordinates on `set`, axes that follow each other
 // in `view`; in the order of their first ranks.
 std::vector<std::vector<int>> groups_of(const Layout& layout, const Axes& set, View view);

@@ -67,21 +67,16 @@ Piece PieceCutter::next() {
 Stretch PieceCutter::cut(std::uint64_t wanted) {
   const Source& source = sources_[at_.source];
   const bool is_text = source.kind == Source::Kind::text;
-  const bool is_cut = source.kind != Source::Kind::document && source.bytes - at_.begin > wanted;
-  if (!file_ && (is_text || is_cut)) {
-    // Apart, so that only what the next pieces need stays mapped.
-    if (is_text) at_.rule = rule_of(open_source(source).bytes());
-    file_ = open_source(source);
-  }
+  if (is_text && at_.begin == 0) at_.rule = rule_of(open_source(source).bytes());
   Stretch part = at_;
-  part.end = !is_cut   ? source.bytes
-             : is_text ? end_of_text(file_->bytes(), wanted)
-                       : after(file_->bytes(), at_.begin + wanted - 1, '\n');
-  at_.begin = part.end;
-  if (part.end == source.bytes) {
-    at_ = {at_.source + 1, 0, 0, {}};
-    file_.reset();
+  part.end = source.bytes;
+  if (source.kind != Source::Kind::document && source.bytes - at_.begin > wanted) {
+    const MappedFile file = open_source(source);  // anew: else all that it touched stays mapped
+    part.end = is_text ? end_of_text(file.bytes(), wanted)
+                       : after(file.bytes(), at_.begin + wanted - 1, '\n');
   }
+  at_.begin = part.end;
+  if (part.end == source.bytes) at_ = {at_.source + 1, 0, 0, {}};
   return part;
 }
 

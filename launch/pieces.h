@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -54,8 +53,7 @@ class PieceCutter {
 
   const std::vector<Source>& sources_;
   std::uint64_t bytes_;
-  Stretch at_;                      // where the next part begins
-  std::optional<MappedFile> file_;  // of at_.source, where it was needed
+  Stretch at_;  // where the next part begins
 };
 
 // The file of a source. Throws Error if it has not the size that it had.

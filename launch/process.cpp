@@ -7,6 +7,8 @@
 #include <fstream>
 #include <limits>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace pf {
 namespace {
@@ -23,11 +25,12 @@ std::int64_t smallest_limit(const std::string& root, std::string group, const st
   }
 }
 
-}  // namespace
-
-// A line of /proc/self/cgroup is "NUMBER:CONTROLLERS:/GROUP", without controllers in version 2.
-std::int64_t memory_limit(const std::string& root) {
-  std::int64_t limit = std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+// The cgroups of this process that may limit what `controller` controls, each as the folder of its
+// hierarchy and its path there. A line of /proc/self/cgroup is "NUMBER:CONTROLLERS:/GROUP", without
+// controllers in version 2.
+std::vector<std::pair<std::string, std::string>> groups_with(const std::string& root,
+                                                             const std::string& controller) {
+  std::vector<std::pair<std::string, std::string>> found;
   std::ifstream groups(root + "/proc/self/cgroup");
   for (std::string line; std::getline(groups, line);) {
     const auto first = line.find(':'), second = line.find(':', first + 1);
@@ -35,12 +38,39 @@ std::int64_t memory_limit(const std::string& root) {
     const std::string controllers = line.substr(first + 1, second - first - 1);
     std::string group = line.substr(second + 1);
     if (group == "/") group.clear();
-    if (controllers.empty())
-      limit = std::min(limit, smallest_limit(root + "/sys/fs/cgroup", group, "memory.max"));
-    else if (controllers == "memory")
-      limit = std::min(
-          limit, smallest_limit(root + "/sys/fs/cgroup/memory", group, "memory.limit_in_bytes"));
+    if (controllers.empty()) found.emplace_back(root + "/sys/fs/cgroup", group);
+    if (controllers == controller)
+      found.emplace_back((root + "/sys/fs/cgroup/").append(controller), group);
   }
+  return found;
+}
+
+}  // namespace
+
+std::int64_t memory_limit(const std::string& root) {
+  std::int64_t limit = std::int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  for (const auto& [folder, group] : groups_with(root, "memory")) {
+    const bool is_first_version = folder.ends_with("/memory");
+    limit = std::min(
+        limit,
+        smallest_limit(folder, group, is_first_version ? "memory.limit_in_bytes" : "memory.max"));
+  }
+  return limit;
+}
+
+// Each thread has a number, and a stack of two mappings.
+std::int64_t thread_limit(const std::string& root) {
+  std::int64_t limit = std::numeric_limits<std::int64_t>::max();
+  const auto at_most = [&](const std::string& name, std::int64_t of_each) {
+    std::ifstream file(root + "/proc/sys/" + name);
+    std::int64_t most = 0;
+    if (file >> most) limit = std::min(limit, most / of_each);
+  };
+  at_most("kernel/threads-max", 1);
+  at_most("kernel/pid_max", 1);
+  at_most("vm/max_map_count", 2);
+  for (const auto& [folder, group] : groups_with(root, "pids"))
+    limit = std::min(limit, smallest_limit(folder, group, "pids.max"));
   return limit;
 }
 

@@ -14,4 +14,7 @@ std::int64_t peak_resident_bytes();
 // `root` stands before /proc and /sys, for tests.
 std::int64_t memory_limit(const std::string& root = {});
 
+// Threads that this process may have, beside those that others have already.
+std::int64_t thread_limit(const std::string& root = {});
+
 }  // namespace pf

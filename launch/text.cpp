@@ -109,6 +109,36 @@ Character first_character(std::string_view bytes) {
                                          : 1};
 }
 
+std::size_t first_foreign_byte(std::string_view bytes) {
+  constexpr std::array of_text{Range{'\t', '\n'}, Range{'\r', '\r'}, Range{0x20, 0x7F},
+                               Range{0x85, 0x85}, Range{0xA0, 0x10FFFF}};
+  std::size_t at = 0;
+  while (at < bytes.size()) {
+    const Decoded next = decode(bytes.substr(at));
+    if (!next.is_valid || !is_in(of_text, next.code)) return at;
+    at += next.bytes;
+  }
+  return at;
+}
+
+std::string printable(std::string_view bytes, std::size_t most) {
+  std::string text;
+  for (std::size_t i = 0; !bytes.empty(); ++i) {
+    if (i == most) return text + "...";
+    const Character next = first_character(bytes);
+    if (next.is_printable) {
+      text += bytes.substr(0, next.bytes);
+    } else if (bytes[0] == '\n') {
+      text += "\\n";
+    } else {
+      for (const char byte : bytes.substr(0, next.bytes))
+        text += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
+    }
+    bytes.remove_prefix(next.bytes);
+  }
+  return text;
+}
+
 std::string json_string(std::string_view bytes) {
   std::string text = "\"";
   while (!bytes.empty()) {

@@ -27,6 +27,14 @@ struct Character {
 // The first character of `bytes`, which is not empty.
 Character first_character(std::string_view bytes);
 
+// Where the first byte is that YAML does not have as it is: no UTF-8, or of a control character
+// other than tabs, line ends and DEL. The size if there is none.
+std::size_t first_foreign_byte(std::string_view bytes);
+
+// Foreign text for a message: of what is not printable each byte as "\\x1b", line ends as "\\n",
+// and after `most` characters "..." for the rest.
+std::string printable(std::string_view bytes, std::size_t most = 200);
+
 // A JSON string with its quotes. Invalid UTF-8 becomes U+FFFD.
 std::string json_string(std::string_view bytes);
 

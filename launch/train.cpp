@@ -3,8 +3,9 @@
 #include <fstream>
 #include <optional>
 
-#include "launch/config_rules.h"
 #include "launch/data.h"
+#include "launch/layout_rules.h"
+#include "launch/rank_limits.h"
 #include "launch/run_folder.h"
 #include "launch/signals.h"
 #include "launch/trainer.h"
@@ -27,6 +28,7 @@ CommunicatorOptions communicator_options(const config::Config& config) {
 
 int train(const config::Config& config, const Mpi* mpi, const TrainOptions& options) {
   check_supported(config, options.places);
+  check_ranks(config, this_machine(config, mpi));
   const Data data(config, options.places);
   std::optional<Reporter> reporter;
   if (mpi == nullptr || mpi->rank() == 0) {

@@ -8,11 +8,12 @@
 
 #include "core/error.h"
 #include "launch/evaluate.h"
-#include "launch/freeze.h"
 #include "launch/gemm_rate.h"
-#include "launch/layout_command.h"
+#include "launch/lora.h"
 #include "launch/process.h"
 #include "launch/ramp.h"
+#include "launch/rank_limits.h"
+#include "launch/run_mesh.h"
 #include "launch/signals.h"
 #include "launch/text.h"
 #include "optim/schedule.h"
@@ -24,18 +25,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
-DType type_of(config::Run::Precision precision) {
-  switch (precision) {
-    case config::Run::f64:
-      return DType::f64;
-    case config::Run::f32:
-      return DType::f32;
-    case config::Run::bf16:
-      return DType::bf16;
-  }
-  return DType::f32;
 }
 
 // By MoE layer: the share of choices that went to each expert.
@@ -72,11 +61,10 @@ Sharing sharing(const config::Config& config) {
           [c = config.optimizer()](const Parameter& w) { return needs_matrices(w, c); }};
 }
 
-// Of one rank: what the configuration says, or its share of what this process may use.
-std::size_t memory_of_rank(const config::Config& config, const Mpi* mpi) {
-  if (config.cluster().memory() > 0) return std::size_t(config.cluster().memory());
-  return std::size_t(memory_limit() /
-                     (mpi != nullptr ? mpi->ranks_here() : config.parallel().ranks()));
+ModelSize trained_size(const config::Config& config) {
+  return model_size(config.model(), config.data().sequence(), [&](Transformer& model) {
+    choose_trained(config.train(), [&](const Visitor& visitor) { model.visit(visitor); });
+  });
 }
 
 // "tp 2, dp 1, ep 2": those above 1, and dp.
@@ -88,13 +76,16 @@ std::string sizes_of(const Mesh& mesh) {
   return out;
 }
 
-// "11.5M parameters, 4.40M active; bf16; 2 ranks (dp 2) on cpu; 16 x 256 tokens a step"
+// "11.5M parameters, 4.40M active, 0.30M trained; bf16; 2 ranks (dp 2) on CPU; 16 x 256 tokens a
+// step"
 std::string describe(const config::Config& c, const Mesh& mesh, const std::string& device) {
-  const ModelSize size = model_size(c.model(), c.data().sequence());
+  const ModelSize size = trained_size(c);
   std::ostringstream out;
   out << c.run().name() << ": " << count_in_words(double(size.parameters)) << " parameters";
   if (size.active_parameters != size.parameters)
     out << ", " << count_in_words(double(size.active_parameters)) << " active";
+  const std::string trained = count_in_words(double(size.trained_parameters));
+  if (trained != count_in_words(double(size.parameters))) out << ", " << trained << " trained";
   out << "; " << config::Run::Precision_Name(c.run().precision()) << "; " << mesh.size()
       << (mesh.size() == 1 ? " rank" : " ranks") << " (" << sizes_of(mesh)
       << (c.parallel().zero() > 0 ? ", zero 1" : "") << ") on " << device << "; "
@@ -113,12 +104,12 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
       type_(type_of(config.run().precision())),
       device_(make_cpu_backend(int(config.parallel().threads()),
                                first_processor(config.parallel(), communicator.rank(), mpi)),
-              memory_of_rank(config, mpi)),
+              memory_of_rank(config, this_machine(config, mpi))),
       mesh_(communicator, device_, layout_of(config), all_ranks(communicator.size())),
       model_(config.model(), {config.data().sequence(), config.train().head_chunk(), type_},
              mesh_) {
   const auto visit = [this](const Visitor& visitor) { model_.visit(visitor); };
-  freeze(config.train().freeze(), "train.freeze", visit);
+  choose_trained(config.train(), visit);
   model_.initialise(std::uint64_t(config.run().seed()));
   gradients_.emplace(mesh_, trained_parameters(model_), sharing(config));
   optimizer_ = make_optimizer(config.optimizer(), mesh_, gradients_->parts(), visit);
@@ -219,7 +210,7 @@ Trainer::Taken Trainer::take_step(std::int64_t step) {
     const double clip = config_.train().clip();
     optimizer_->step(report.lr, clip > 0 && norm > clip ? clip / norm : 1);
     gradients_->share_values();
-    model_.update_biases(taken.statistics.expert_counts);
+    if (!config_.train().has_lora()) model_.update_biases(taken.statistics.expert_counts);
   }
   report.experts = loads_of(taken.statistics);
   for (const LayerLoad& load : report.experts)
@@ -327,8 +318,7 @@ void Trainer::summarise(const StepStatistics& last, int signal) {
   const auto tail = std::min<std::ptrdiff_t>(20, std::ptrdiff_t(losses_.size()));
   summary_.tokens_per_s = double(batch * length) / median;
   summary_.gemm_share = gemm / median;
-  summary_.flops_per_s = summary_.tokens_per_s *
-                         model_size(config_.model(), config_.data().sequence()).flops_per_token;
+  summary_.flops_per_s = summary_.tokens_per_s * trained_size(config_).flops_per_token;
   summary_.parts = times_.parts();
   summary_.peak_resident_bytes = peak_resident_bytes();
   summary_.loss_first = losses_.front();

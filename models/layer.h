@@ -12,7 +12,8 @@
 namespace pf {
 
 // The one reflection point: initialisation, sharding, optimizers, checkpoints and counting are
-// visits. Parameters come in a fixed order; a pack comes after its parts.
+// visits. Parameters come in a fixed order, each followed by its adapter's (A, then B); a pack
+// comes after its parts.
 struct Visitor {
   std::function<void(Parameter&)> parameter = [](Parameter&) {};
   std::function<void(Pack&)> pack = [](Pack&) {};
@@ -25,7 +26,11 @@ class Layer {
   virtual ~Layer() = default;
   virtual std::string name() const = 0;
   virtual Tensor forward(const Tensor& x, Context& context) = 0;
-  virtual void visit(const Visitor& visitor) = 0;
+  void visit(const Visitor& visitor);
+
+ private:
+  // Without adapters.
+  virtual void visit_parts(const Visitor& visitor) = 0;
 };
 
 using Layers = std::vector<std::unique_ptr<Layer>>;

@@ -9,6 +9,10 @@ void enter(const Context& context, std::string layer) {
   context.mesh->communicator().enter({context.step, context.micro_batch, std::move(layer)});
 }
 
+bool wants_gradient(const Tensor& x) {
+  return x && x.slot().index >= 0;
+}
+
 }  // namespace
 
 Stage::Stage(Layers& layers, Gradients& gradients, bool recomputes)
@@ -23,7 +27,8 @@ void Stage::forward(Flight& flight) {
     const Span span("layer", "forward of ", layer.name());
     enter(flight.context, "forward of " + layer.name());
     gradients_->wait_for_values(l);
-    if (x) step.x = step.tape.watch(x);
+    // Where nothing before x is trained, its gradient is not asked for.
+    step.x = wants_gradient(x) ? step.tape.watch(x) : x;
     const Tape::Recording on(&step.tape);
     const bool is_inner = l > 0 && l + 1 < layers_->size();
     if (recomputes_ && is_inner) {
@@ -44,14 +49,13 @@ void Stage::backward(Flight& flight, bool is_last) {
     Flight::Step& step = flight.steps[l];
     const Span span("layer", "backward of ", (*layers_)[l]->name());
     enter(flight.context, "backward of " + (*layers_)[l]->name());
-    const bool is_frozen = step.y && step.y.slot().index < 0;  // nothing before y is trained
-    if (dy && !is_frozen) {
+    if (dy) {
       const Tensor ys[] = {step.y}, dys[] = {dy};
       step.tape.backward(ys, dys);
     } else {
       step.tape.backward();
     }
-    dy = step.x ? step.tape.gradient(step.x) : Tensor();
+    dy = wants_gradient(step.x) ? step.tape.gradient(step.x) : Tensor();
     step = {};
     if (is_last) gradients_->start(l);
   }

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <optional>
 
+#include "core/adapter.h"
 #include "core/error.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/linear.h"
@@ -87,13 +88,14 @@ class Embedding : public Layer {
     const Tensor at = slice(context.batch.position, *context.mesh, axes::tp);
     return add(x, embedding(at, *positions_, context.type, offset_));
   }
-  void visit(const Visitor& visitor) override {
-    visitor.parameter(w_);
-    if (positions_) visitor.parameter(*positions_);
-  }
   Parameter& weight() { return w_; }
 
  private:
+  void visit_parts(const Visitor& visitor) override {
+    visitor.parameter(w_);
+    if (positions_) visitor.parameter(*positions_);
+  }
+
   std::int64_t offset_;
   Parameter w_;
   std::optional<Parameter> positions_;
@@ -117,15 +119,16 @@ class TransformerLayer : public Layer {
     const Tensor y = attention_ ? attention_->forward(x, context) : latent_->forward(x, context);
     return moe_ ? moe_->forward(y, context) : mlp_->forward(y, context);
   }
-  void visit(const Visitor& visitor) override {
+  Moe* moe() { return moe_ ? &*moe_ : nullptr; }
+
+ private:
+  void visit_parts(const Visitor& visitor) override {
     if (attention_) attention_->visit(visitor);
     if (latent_) latent_->visit(visitor);
     if (mlp_) mlp_->visit(visitor);
     if (moe_) moe_->visit(visitor);
   }
-  Moe* moe() { return moe_ ? &*moe_ : nullptr; }
 
- private:
   static AttentionConfig attention(const config::Model& c, int layer) {
     return {.hidden = c.hidden(),
             .heads = c.heads(),
@@ -239,13 +242,14 @@ class Head : public Layer {
     }
     return {};
   }
-  void visit(const Visitor& visitor) override {
+
+ private:
+  void visit_parts(const Visitor& visitor) override {
     norm_.visit(visitor);
     if (own_) visitor.parameter(*own_);
     visitor.pack(*pack_);
   }
 
- private:
   // Of the rows [begin, end) of the micro-batch, which are h.
   Tensor loss(const Tensor& h, const Context& context, std::int64_t begin, std::int64_t end) {
     const Mesh& mesh = *context.mesh;
@@ -310,6 +314,12 @@ void Transformer::visit(const Visitor& visitor) {
   for (const auto& layer : layers_) layer->visit(visitor);
 }
 
+void Transformer::merge_adapters() {
+  visit({.parameter = [](Parameter& w) {
+    if (w.adapter() != nullptr) w.merge();
+  }});
+}
+
 void Transformer::initialise(std::uint64_t seed) {
   visit({.parameter = [&](Parameter& w) {
     w.initialise(mesh_->device(), type_, seed, stream_of(w.name()));
@@ -333,27 +343,34 @@ config::Model with_heads(config::Model c) {
   return c;
 }
 
-ModelSize model_size(const config::Model& config, std::int64_t sequence) {
+ModelSize model_size(const config::Model& config, std::int64_t sequence,
+                     const std::function<void(Transformer&)>& prepare) {
   const config::Model c = with_heads(config);
   FakeCommunicator alone(0, 1);
   Device device(make_meta_backend(make_cpu_backend(1)));
   const Mesh mesh(alone, device, Layout::make(1, 1, 1, 1, 1, 1, 1), {0});
   Transformer model(c, {.positions = sequence}, mesh);
+  if (prepare) prepare(model);
   // Of the experts, a token meets its top k.
   const auto met = [&](const Parameter& w) {
     const std::int64_t size = w.whole().size();
     return w.whole().dims() == 3 ? size / c.moe().experts() * c.moe().top_k() : size;
   };
   ModelSize size;
-  std::int64_t products = 0;  // weights of products that a token meets
+  std::int64_t of_products = 0;  // FLOPs
   model.visit({.parameter =
                    [&](Parameter& w) {
                      size.parameters += w.whole().size();
                      size.active_parameters += met(w);
+                     if (w.is_trainable()) size.trained_parameters += w.whole().size();
                    },
                .pack =
                    [&](Pack& pack) {
-                     for (const Parameter* w : pack.parts()) products += met(*w);
+                     for (const Parameter* w : pack.parts()) {
+                       of_products += (w->is_trainable() ? 6 : 4) * met(*w);
+                       if (const Adapter* adapter = w->adapter())
+                         of_products += 4 * (met(adapter->a) + met(adapter->b));
+                     }
                    }});
   // Of one head and key: scores and weighted sums, 2 FLOPs a column each.
   const double columns =
@@ -365,7 +382,7 @@ ModelSize model_size(const config::Model& config, std::int64_t sequence) {
     const auto length = double(sequence), window = double(window_of(c, layer));
     keys += window > 0 && window < length ? window - window * window / (2 * length) : length / 2;
   }
-  size.flops_per_token = 6.0 * double(products) + 3 * columns * keys;
+  size.flops_per_token = double(of_products) + 3 * columns * keys;
   return size;
 }
 

@@ -27,6 +27,8 @@ class Transformer {
 
   Layers& layers() { return layers_; }
   void visit(const Visitor& visitor);
+  // Adapted matrices become what products make of them: see Parameter::merge().
+  void merge_adapters();
   // From global indices: the same weights under every layout.
   void initialise(std::uint64_t seed);
   // After a step, with the choices of the global batch by MoE layer: see Moe::update_bias().
@@ -50,13 +52,16 @@ std::vector<std::vector<Parameter*>> trained_parameters(Transformer& model);
 struct ModelSize {
   std::int64_t parameters = 0;
   std::int64_t active_parameters = 0;  // used by one token: top_k of the experts
+  std::int64_t trained_parameters = 0;
   // One token's share of a training step: 6 FLOPs for each active weight of a product (2 forward, 4
-  // backward), and attention's scores and sums of the keys that a token sees (half of a sequence,
-  // or less within a window), as Megatron counts them (Narayanan et al. 2021, equation 3, halved).
-  // Recompute is not counted.
+  // backward; no 2 for its gradient where it is frozen, and no product of its own for an adapter's,
+  // which leaves 4 each), and attention's scores and sums of the keys that a token sees (half of a
+  // sequence, or less within a window), as Megatron counts them (Narayanan et al. 2021, equation 3,
+  // halved). Recompute is not counted.
   double flops_per_token = 0;
 };
-// kv_heads and head_dim may be missing, as in a preset.
-ModelSize model_size(const config::Model& config, std::int64_t sequence);
+// kv_heads and head_dim may be missing, as in a preset. `prepare` freezes and adapts.
+ModelSize model_size(const config::Model& config, std::int64_t sequence,
+                     const std::function<void(Transformer&)>& prepare = {});
 
 }  // namespace pf

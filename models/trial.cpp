@@ -85,10 +85,33 @@ SmallModel::SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64_t leng
       mesh_(&mesh),
       transformer_(recipe.model, {length, recipe.head_chunk, recipe.type}, mesh),
       balance_(mesh, recipe.group) {
+  if (!recipe.adapted.names.empty()) adapt();
   transformer_.initialise(recipe.seed);
+  if (recipe.adapted.b_std > 0) scatter_b();
   for (const std::string& name : recipe.frozen) parameter(name).freeze();
   gradients_.emplace(mesh, trained_parameters(transformer_), recipe.sharing);
   stage_.emplace(transformer_.layers(), *gradients_, recipe.recomputes);
+}
+
+void SmallModel::adapt() {
+  std::vector<Parameter*> all;
+  transformer_.visit({.parameter = [&](Parameter& w) { all.push_back(&w); }});
+  for (Parameter* w : all) w->freeze();
+  for (const std::string& name : recipe_.adapted.names)
+    for (Parameter* w : all)
+      if (w->name().ends_with(name)) w->adapt(recipe_.adapted.rank, recipe_.adapted.scale);
+}
+
+// Random numbers, another stream for each.
+void SmallModel::scatter_b() {
+  std::uint32_t stream = 1000;
+  transformer_.visit({.parameter = [&](Parameter& w) {
+    if (!w.name().ends_with(".lora.b")) return;
+    const std::span<const std::int64_t> begin(w.block().begin);
+    backend(w.value()).normal(w.value(), {recipe_.seed, ++stream, 0}, recipe_.adapted.b_std,
+                              w.whole(), begin.first(std::size_t(w.whole().dims())));
+    w.changed();
+  }});
 }
 
 Batch SmallModel::batch_of(const Samples& samples, std::int64_t first, std::int64_t step) const {
@@ -136,7 +159,9 @@ void SmallModel::backward(Flight& flight, bool is_last) {
   for (std::size_t l = flight.steps.size(); l-- > 0;) {
     Flight::Step& step = flight.steps[l];
     step.tape.backward(ys, dys, &later);
-    if (l > 0) {
+    ys.clear();
+    dys.clear();
+    if (l > 0 && step.x.slot().index >= 0) {
       ys = {flight.steps[l - 1].y};
       dys = {step.tape.gradient(step.x)};
     }

@@ -41,6 +41,14 @@ Samples even_samples(std::int64_t count, std::int64_t length, std::int64_t vocab
 // Two layers, four experts of which a token sees two, and auxiliary losses as large as the loss.
 config::Model small_moe(config::Balance::Kind kind = config::Balance::micro);
 
+// Matrices whose names end so get adapters, and nothing else is trained.
+struct Adapted {
+  std::vector<std::string> names = {};
+  std::int64_t rank = 2;
+  double scale = 1.5;
+  double b_std = 0;  // B starts as zeros if this is 0
+};
+
 struct Recipe {
   config::Model model = small_moe();
   DType type = DType::f64;
@@ -52,6 +60,7 @@ struct Recipe {
   std::uint64_t seed = 1;
   std::vector<std::string> frozen = {};  // parameters
   Sharing sharing = {};
+  Adapted adapted = {};
 };
 
 // What a step gives, the same on every rank.
@@ -82,6 +91,8 @@ class SmallModel {
   const std::vector<std::string>& outputs() const { return outputs_; }
 
  private:
+  void adapt();
+  void scatter_b();
   Batch batch_of(const Samples& samples, std::int64_t first, std::int64_t step) const;
   std::unique_ptr<Flight> make_flight(const Samples& samples, std::int64_t micro_batch,
                                       std::int64_t step);

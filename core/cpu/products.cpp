@@ -31,6 +31,12 @@ Range share(std::int64_t size, int worker, int count) {
           std::min(size, blocks * (worker + 1) / count * gemm_block)};
 }
 
+// What a worker makes of a weight gradient: outputs x inputs of a group, from its rows.
+struct Piece {
+  std::int64_t group = 0;
+  Range rows, outputs, inputs;
+};
+
 // The part of C [rows, columns] of a worker: some rows, or some columns where rows are few.
 struct Share {
   Range rows, columns;
@@ -80,10 +86,10 @@ T* element(const Tensor& x, std::int64_t row, std::int64_t column = 0) {
   return x.data<T>() + row * x.pitch() + column;
 }
 
-// The weight of one group in one part, from row `output` on.
+// The weight of one group in one part, from row `output` and column `input` on.
 template <class T>
-T* weights(const Tensor& part, std::int64_t group, std::int64_t output) {
-  return part.data<T>() + (group * part.extent(-2) + output) * part.extent(-1);
+T* weights(const Tensor& part, std::int64_t group, std::int64_t output, std::int64_t input = 0) {
+  return part.data<T>() + (group * part.extent(-2) + output) * part.extent(-1) + input;
 }
 
 std::byte* bytes_of(const Tensor& work) {
@@ -141,22 +147,25 @@ struct Products::State {
     });
   }
 
-  // dw (+)= dy' x over `rows`, for a range of the stacked outputs.
+  // dw (+)= dy' x; outputs are the stacked ones.
   void blocked_gradient(std::span<const GradientTarget> dws, const Tensor& dy, const Tensor& x,
-                        const Packed& w, std::int64_t group, Range rows, Range outputs,
-                        std::byte* work) const {
+                        const Packed& w, const Piece& piece, std::byte* work) const {
+    const auto& [group, rows, outputs, inputs] = piece;
     auto* b = reinterpret_cast<Bf16*>(work + gemm_bytes(w));
     auto* a = reinterpret_cast<Bf16*>(work + gemm_bytes(w) + chunk_bytes(w));
     for (std::int64_t row = rows.begin; row < rows.end; row += chunk_rows) {
       const std::int64_t k = std::min(chunk_rows, rows.end - row);
-      gemm.block(b, panel_size(k), {element<Bf16>(x, row), x.pitch()}, k, w.inputs);
+      gemm.block(b, panel_size(k), {element<Bf16>(x, row, inputs.begin), x.pitch()}, k,
+                 inputs.size());
       for (std::int64_t first = outputs.begin; first < outputs.end; first += chunk_outputs) {
         const Range some{first, std::min(outputs.end, first + chunk_outputs)};
         gemm.transpose(a, chunk_rows, element<Bf16>(dy, row, first), dy.pitch(), k, some.size());
         each_part(dws, some, [&](const GradientTarget& dw, Range of_part, std::int64_t at) {
-          gemm.run(weights<float>(dw.tensor, group, of_part.begin), w.inputs,
-                   a + (at - first) * chunk_rows, chunk_rows, {b, panel_size(k)},
-                   {of_part.size(), w.inputs, in_blocks(k), dw.adds || row > rows.begin}, work);
+          gemm.run(weights<float>(dw.tensor, piece.group, of_part.begin, piece.inputs.begin),
+                   w.inputs, a + (at - first) * chunk_rows, chunk_rows, {b, panel_size(k)},
+                   {of_part.size(), piece.inputs.size(), in_blocks(k),
+                    dw.adds || row > piece.rows.begin},
+                   work);
         });
       }
     }
@@ -196,25 +205,24 @@ struct Products::State {
 
   template <class T>
   void weight_gradient(std::span<const GradientTarget> dws, const Tensor& dy, const Tensor& x,
-                       const Packed& w, std::int64_t group, Range rows, Range outputs) const {
-    each_part(dws, outputs, [&](const GradientTarget& dw, Range of_part, std::int64_t at) {
-      pf::gemm(weights<T>(dw.tensor, group, of_part.begin), w.inputs,
-               {element<T>(dy, rows.begin, at), dy.pitch(), true},
-               {element<T>(x, rows.begin), x.pitch()},
-               {of_part.size(), w.inputs, rows.size(), dw.adds});
+                       const Packed& w, const Piece& piece) const {
+    const std::int64_t row = piece.rows.begin, input = piece.inputs.begin;
+    each_part(dws, piece.outputs, [&](const GradientTarget& dw, Range of_part, std::int64_t at) {
+      pf::gemm(weights<T>(dw.tensor, piece.group, of_part.begin, input), w.inputs,
+               {element<T>(dy, row, at), dy.pitch(), true}, {element<T>(x, row, input), x.pitch()},
+               {of_part.size(), piece.inputs.size(), piece.rows.size(), dw.adds});
     });
   }
 
   void weight_gradient_of(std::span<const GradientTarget> dws, const Tensor& dy, const Tensor& x,
-                          const Packed& w, std::int64_t group, Range rows, Range outputs,
-                          std::byte* work) const {
-    if (w.type == DType::f64) return weight_gradient<double>(dws, dy, x, w, group, rows, outputs);
-    if (w.type == DType::f32) return weight_gradient<float>(dws, dy, x, w, group, rows, outputs);
-    if (rows.size() > 0) return blocked_gradient(dws, dy, x, w, group, rows, outputs, work);
-    each_part(dws, outputs, [&](const GradientTarget& dw, Range of_part, std::int64_t) {
-      if (!dw.adds)
-        std::fill_n(weights<float>(dw.tensor, group, of_part.begin), of_part.size() * w.inputs,
-                    0.0f);
+                          const Packed& w, const Piece& piece, std::byte* work) const {
+    if (w.type == DType::f64) return weight_gradient<double>(dws, dy, x, w, piece);
+    if (w.type == DType::f32) return weight_gradient<float>(dws, dy, x, w, piece);
+    if (piece.rows.size() > 0) return blocked_gradient(dws, dy, x, w, piece, work);
+    each_part(dws, piece.outputs, [&](const GradientTarget& dw, Range of_part, std::int64_t) {
+      for (std::int64_t r = of_part.begin; r < of_part.end && !dw.adds; ++r)
+        std::fill_n(weights<float>(dw.tensor, piece.group, r, piece.inputs.begin),
+                    piece.inputs.size(), 0.0f);
     });
   }
 };
@@ -285,16 +293,24 @@ void Products::product_weight_gradient(std::span<const GradientTarget> dws, cons
                                        const Tensor& x, const Packed& w,
                                        std::span<const std::int64_t> counts, const Tensor& work) {
   // Blocks of 32 outputs of all groups in a line, each as long as its group has rows; a worker has
-  // what begins in its share of the line.
+  // what begins in its share of the line. One group's outputs may be too few: then it has inputs.
   constexpr std::int64_t least = 8;  // rows that writing zeros is worth
   const std::int64_t blocks = in_blocks(w.outputs) / gemm_block;
+  const bool divides_inputs = counts.size() == 1 && blocks < state_->workers.count();
   std::int64_t whole = 0;
   for (const std::int64_t count : counts) whole += (count + least) * blocks;
   state_->workers.run([&](int worker) {
-    const Range mine{whole * worker / state_->workers.count(),
-                     whole * (worker + 1) / state_->workers.count()};
     std::byte* scratch = bytes_of(work);
     if (scratch != nullptr) scratch += std::size_t(worker) * state_->worker_bytes(w);
+    if (divides_inputs) {
+      const Range inputs = share(w.inputs, worker, state_->workers.count());
+      if (inputs.size() > 0)
+        state_->weight_gradient_of(dws, dy, x, w, {0, {0, x.rows()}, {0, w.outputs}, inputs},
+                                   scratch);
+      return;
+    }
+    const Range mine{whole * worker / state_->workers.count(),
+                     whole * (worker + 1) / state_->workers.count()};
     std::int64_t begin = 0, row = 0;
     for (std::size_t group = 0; group < counts.size(); ++group) {
       const std::int64_t length = counts[group] + least;
@@ -305,7 +321,8 @@ void Products::product_weight_gradient(std::span<const GradientTarget> dws, cons
                           std::min(w.outputs, block_at(std::max(mine.end, begin)) * gemm_block)};
       const Range rows{row, row + counts[group]};
       if (outputs.begin < outputs.end)
-        state_->weight_gradient_of(dws, dy, x, w, std::int64_t(group), rows, outputs, scratch);
+        state_->weight_gradient_of(dws, dy, x, w,
+                                   {std::int64_t(group), rows, outputs, {0, w.inputs}}, scratch);
       begin += length * blocks;
       row = rows.end;
     }

@@ -2,6 +2,7 @@
 
 #include <numeric>
 
+#include "core/adapter.h"
 #include "core/error.h"
 
 namespace pf {
@@ -9,8 +10,10 @@ namespace {
 
 using Counts = std::vector<std::int64_t>;
 
-Tensor workspace(std::size_t bytes, Device& device) {
-  return Tensor::empty({std::int64_t(bytes)}, DType::u8, device);
+// For products with w of as many rows as x has.
+Tensor workspace(const Tensor& x, const Packed& w) {
+  return Tensor::empty({std::int64_t(backend(x).product_workspace(x.rows(), w))}, DType::u8,
+                       x.device());
 }
 
 // The columns of y that each part of w makes, with their labels.
@@ -49,6 +52,70 @@ Tensor side_by_side(std::span<const Tensor> dys, std::int64_t outputs) {
   return whole;
 }
 
+// dw (+)= dy' x for the parts that are trained: a product for each run of neighbours.
+void add_gradients_of_parts(const Tensor& x, const Tensor& dy, const Pack& w,
+                            const Counts& counts) {
+  const Packed none{std::int64_t(counts.size()), x.columns(), 0, x.dtype(), {}, {}, {}};
+  Packed run = none;
+  std::vector<GradientTarget> targets;
+  std::int64_t column = 0;
+  const auto end_run = [&] {
+    if (!targets.empty())
+      backend(x).product_weight_gradient(targets, dy.columns(column - run.outputs, column), x, run,
+                                         counts, workspace(x, run));
+    targets.clear();
+    run = none;
+  };
+  for (Parameter* part : w.parts()) {
+    const std::int64_t outputs = part->shape()[-2];
+    if (part->is_trainable()) {
+      targets.push_back(part->gradient_target());
+      run.parts.push_back(part->value());
+      run.outputs += outputs;
+    } else {
+      end_run();
+    }
+    column += outputs;
+  }
+  end_run();
+}
+
+// With u = scale x A' and t = scale dy B, which are as narrow as the rank: dB (+)= dy' u and
+// dA (+)= t' x. The A of all parts are one product.
+void add_gradients_of_adapters(const Tensor& x, const Tensor& dy, const Pack& w,
+                               const Counts& counts) {
+  Backend& on = backend(x);
+  std::vector<Parameter*> all_a;
+  for (const Parameter* part : w.parts())
+    if (part->adapter() != nullptr) all_a.push_back(&part->adapter()->a);
+  if (all_a.empty()) return;
+  Pack down(w.name() + ".lora.a", all_a);
+  const Packed& a = down.packed(x.dtype());
+  const Tensor all_u = Tensor::empty({x.rows(), a.outputs}, x.dtype(), x.device());
+  const Tensor all_t = Tensor::like(all_u);
+  on.product(all_u, x, a, counts, workspace(x, a));
+  std::vector<GradientTarget> targets;
+  std::int64_t column = 0, narrow_column = 0;
+  for (const Parameter* part : w.parts()) {
+    const std::int64_t end = column + part->shape()[-2];
+    const Tensor dy_of = dy.columns(std::exchange(column, end), end);
+    if (part->adapter() == nullptr) continue;
+    Adapter& adapter = *part->adapter();
+    Pack up(adapter.b.name(), {&adapter.b});
+    const Packed& b = up.packed(x.dtype());
+    const Tensor u = all_u.columns(narrow_column, narrow_column + b.inputs);
+    const Tensor t = all_t.columns(narrow_column, narrow_column + b.inputs);
+    narrow_column += b.inputs;
+    on.scale(u, u, adapter.scale);
+    on.product_input_gradient(t, dy_of, b, counts, workspace(x, b));
+    on.scale(t, t, adapter.scale);
+    const GradientTarget of_b[] = {adapter.b.gradient_target()};
+    on.product_weight_gradient(of_b, dy_of, u, b, counts, workspace(x, b));
+    targets.push_back(adapter.a.gradient_target());
+  }
+  on.product_weight_gradient(targets, all_t, x, a, counts, workspace(x, a));
+}
+
 std::vector<Tensor> product(const char* op, const Tensor& x, Pack& w, const Counts& counts) {
   const Tensor& value = w.parts()[0]->value();
   require(is_floating(x.dtype()) && value.dtype() == accumulation(x.dtype()), op, ": x is ",
@@ -66,30 +133,17 @@ std::vector<Tensor> product(const char* op, const Tensor& x, Pack& w, const Coun
     labels.push_back(
         pf::linear(std::string(op) + " " + w.parts()[i]->name(), x.label(), weight.labels[i]));
   const Tensor y = Tensor::empty({x.rows(), packed.outputs}, x.dtype(), x.device(), labels[0]);
-  backend(x).product(y, x, packed, counts,
-                     workspace(backend(x).product_workspace(x.rows(), packed), x.device()));
+  backend(x).product(y, x, packed, counts, workspace(x, packed));
   return Tape::record(
       columns_of(y, w, labels), {x}, w.is_trainable(),
       [x, &w, counts, is_wanted = x.slot().index >= 0](std::span<const Tensor> dys) {
         const Packed& now = borrow(w, x.dtype()).packed;
         const Tensor dy = side_by_side(dys, now.outputs);
-        Device& device = x.device();
-        if (w.is_trainable()) {
-          Tape::weight_work([x, dy, &w, counts, &device] {
-            const Packed& later = borrow(w, x.dtype()).packed;
-            std::vector<GradientTarget> targets;
-            for (Parameter* part : w.parts())
-              targets.push_back(part->is_trainable() ? part->gradient_target()
-                                                     : GradientTarget{Tensor::like(part->value())});
-            backend(x).product_weight_gradient(
-                targets, dy, x, later, counts,
-                workspace(backend(x).product_workspace(x.rows(), later), device));
-          });
-        }
+        if (w.is_trainable())
+          Tape::weight_work([x, dy, &w, counts] { add_weight_gradients(x, dy, w, counts); });
         if (!is_wanted) return std::vector<Tensor>(1);
         const Tensor dx = Tensor::gradient_like(x);
-        backend(x).product_input_gradient(
-            dx, dy, now, counts, workspace(backend(x).product_workspace(x.rows(), now), device));
+        backend(x).product_input_gradient(dx, dy, now, counts, workspace(x, now));
         return std::vector<Tensor>{dx};
       });
 }
@@ -98,6 +152,12 @@ std::vector<Tensor> product(const char* op, const Tensor& x, Pack& w, const Coun
 
 std::vector<Tensor> linear(const Tensor& x, Pack& w) {
   return product("linear", x, w, {x.rows()});
+}
+
+void add_weight_gradients(const Tensor& x, const Tensor& dy, Pack& w,
+                          const std::vector<std::int64_t>& counts) {
+  add_gradients_of_parts(x, dy, w, counts);
+  add_gradients_of_adapters(x, dy, w, counts);
 }
 
 Tensor add_bias(const Tensor& x, Parameter& b) {

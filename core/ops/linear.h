@@ -16,6 +16,12 @@ namespace pf {
 // dy.
 std::vector<Tensor> linear(const Tensor& x, Pack& w);
 
+// The weight work of linear() and grouped_linear(): adds to the gradients of the parts that are
+// trained, and of adapters, without making those of W. dy [tokens, outputs of all parts]; counts:
+// the rows of each expert, or the tokens.
+void add_weight_gradients(const Tensor& x, const Tensor& dy, Pack& w,
+                          const std::vector<std::int64_t>& counts);
+
 // y = x + b in each row: x [tokens, out], b [out] as the outputs of a product are cut. Where the
 // product's result is still partial, reduce it first.
 Tensor add_bias(const Tensor& x, Parameter& b);

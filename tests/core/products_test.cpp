@@ -206,6 +206,14 @@ TEST(Products, OfFewRowsAreSharedOutByColumns) {
   }
 }
 
+TEST(Products, WeightGradientsOfFewOutputsAreSharedOutByInputs) {
+  for (const DType type : all_types)
+    for (const std::int64_t rows : {0, 3, 700}) {
+      Rig rig(type, 1, 75, {5, 9}, 4);
+      expect_right(rig, {rows}, rows == 3);
+    }
+}
+
 TEST(Products, OfNoRowsSetTheWeightGradientToZero) {
   for (const DType type : all_types) {
     Rig rig(type, 2, 32, {32});

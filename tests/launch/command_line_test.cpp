@@ -207,8 +207,23 @@ TEST(Freeze, TheProgramTrainsTheRest) {
   EXPECT_EQ(run.code, 0) << run.err;
   EXPECT_TRUE(contains(here.read("runs/run/config.yaml"), "freeze: embedding, layers.0.*"));
   const Outcome wrong = in_shell(here, "$p train run.yaml 'train.freeze=layers.7.*'");
-  EXPECT_EQ(wrong.code, 1);
+  EXPECT_EQ(wrong.code, 2);
   EXPECT_TRUE(contains(wrong.err, "train.freeze: found 'layers.7.*'")) << wrong.err;
+}
+
+TEST(Lora, TheProgramSaysWhatItTrainsAndWhatItCannot) {
+  TemporaryFolder here;
+  write_small_run(here);
+  const Outcome run =
+      in_shell(here, "$p train run.yaml train.steps=3 'train.lora={rank: 2}' --ranks 2");
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_TRUE(contains(run.out, " trained; ")) << run.out;
+  EXPECT_TRUE(contains(here.read("runs/run/config.yaml"), "on: layers.*.attention.*"));
+  const Outcome again = in_shell(here, "$p train runs/run/config.yaml run.folder=second");
+  EXPECT_EQ(again.code, 0) << again.err;
+  const Outcome wrong = in_shell(here, "$p train run.yaml 'train.lora={rank: 2, on: layers.7.*}'");
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_TRUE(contains(wrong.err, "train.lora.on: found 'layers.7.*'")) << wrong.err;
 }
 
 }  // namespace

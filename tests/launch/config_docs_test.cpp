@@ -163,6 +163,7 @@ TEST(ConfigKeys, ASwapOfNeighboursIsOneEdit) {
   EXPECT_EQ(edit_distance("hiden", "hidden"), 1);
   EXPECT_EQ(edit_distance("", "lr"), 2);
   EXPECT_EQ(edit_distance("kitten", "sitting"), 3);
+  EXPECT_EQ(edit_distance(std::string(1 << 24, 'x'), "steps"), 1 << 24);
 }
 
 }  // namespace

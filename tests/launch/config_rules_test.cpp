@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "launch/config_fill.h"
+#include "launch/layout_rules.h"
 #include "tests/launch/config_text.h"
 
 namespace pf {
@@ -13,17 +14,43 @@ namespace {
 TEST(ConfigRules, MicroBatchesAreAMultipleOfTheReplicas) {
   EXPECT_EQ(told({"parallel.ranks=2", "train.global_batch=9"}),
             "train.global_batch: found 9, in micro-batches of 2 (train.micro_batch) 5, wanted a "
-            "multiple of dp=2 (ranks / (tp cp pp) = 2 / (1 x 1 x 1)); nearest: 8 or 11");
+            "multiple of dp=2 (ranks / (tp cp pp) = 2 / (1 x 1 x 1)); nearest: 8 or 11; or keep it "
+            "and set parallel.ranks to 1 or 5");
   EXPECT_EQ(
       error_of(small_run, {"parallel.ranks=5"}),
       "run.yaml:16: train.global_batch: found 8, in micro-batches of 2 (train.micro_batch) 4, "
-      "wanted a multiple of dp=5 (ranks / (tp cp pp) = 5 / (1 x 1 x 1)); nearest: 9");
+      "wanted a multiple of dp=5 (ranks / (tp cp pp) = 5 / (1 x 1 x 1)); nearest: 9; or keep it "
+      "and "
+      "set parallel.ranks to 4");
 }
 
 TEST(ConfigRules, TheLastMicroBatchMayBeShorter) {
   for (const char* batch : {"train.global_batch=7", "train.global_batch=8"})
     EXPECT_EQ(error_of(small_run, {"parallel.ranks=2", batch}), "no error");
   EXPECT_EQ(error_of(small_run, {"train.global_batch=1"}), "no error");
+}
+
+TEST(ConfigRules, RanksThatABatchAllowsAreNamed) {
+  const auto ranks = [](const Overrides& overrides) {
+    const std::string error = error_of(small_run, overrides);
+    const size_t begin = error.find("; or ");
+    return begin == std::string::npos ? "" : error.substr(begin + 5);
+  };
+  EXPECT_EQ(ranks({"parallel.ranks=64"}), "keep it and set parallel.ranks to 4");
+  EXPECT_EQ(ranks({"train.global_batch=48", "parallel.ranks=7"}),
+            "keep it and set parallel.ranks to 6 or 8");
+  EXPECT_EQ(ranks({"parallel={ranks: 12, tp: 2, pp: 2}"}),
+            "keep it and set parallel.ranks to 8 or 16");
+  EXPECT_EQ(ranks({with_moe, "parallel={ranks: 24, ep: 8}"}), "");
+  EXPECT_EQ(ranks({"train.global_batch=9", "parallel.ranks=2"}),
+            "keep it and set parallel.ranks to 1 or 5");
+}
+
+TEST(ConfigRules, NearestDivisorsOfALargeNumberTakeNoTime) {
+  const std::string error =
+      error_of(small_run, {with_moe, "train.global_batch=1073741789", "train.micro_batch=1",
+                           "model.moe.balance.group=1048573"});
+  EXPECT_TRUE(error.ends_with("; nearest: 1 or 1073741789")) << error;
 }
 
 TEST(ConfigRules, KvHeadsDivideHeads) {
@@ -194,6 +221,61 @@ TEST(ConfigRules, RanksDivideTheExperts) {
             "parallel.etp: found 2, but there are no experts to cut: model.moe is missing; use 1");
 }
 
+TEST(ConfigRules, TpDividesHeadsAndWidths) {
+  const auto tp = [](const std::string& size, const Overrides& model) {
+    Overrides all = model;
+    all.insert(all.end(),
+               {"parallel.ranks=" + size, "train.global_batch=480", "parallel.tp=" + size});
+    return told(all);
+  };
+  EXPECT_EQ(tp("8", {}), "parallel.tp: found 8, wanted a divisor of model.heads=4; nearest: 4");
+  EXPECT_EQ(tp("3", {}),
+            "parallel.tp: found 3, wanted a divisor of model.heads=4; nearest: 2 or 4");
+  EXPECT_EQ(tp("4", {"model.ffn=126"}),
+            "parallel.tp: found 4, wanted a divisor of model.ffn=126; nearest: 2");
+  EXPECT_EQ(tp("4", {with_moe, "model.moe.shared_ffn=30"}),
+            "parallel.tp: found 4, wanted a divisor of model.moe.shared_ffn=30; nearest: 2");
+  const Overrides twelve{"model={heads: 12, kv_heads: 6, head_dim: 8, ffn: 120}",
+                         "data.sequence=48"};
+  EXPECT_EQ(tp("4", twelve),
+            "parallel.tp: found 4, wanted a divisor or a multiple of "
+            "model.kv_heads=6; nearest: 3 or 6");
+  for (const char* size : {"2", "3", "6", "12"}) EXPECT_EQ(tp(size, twelve), "no error") << size;
+  EXPECT_EQ(tp("2", {"model.vocabulary=257"}), "no error");
+}
+
+TEST(ConfigRules, AllExpertsMeansThatTheDenseWidthIsNotAsked) {
+  EXPECT_EQ(told({with_moe, "model.ffn=127", "parallel={ranks: 2, tp: 2}"}), "no error");
+}
+
+TEST(ConfigRules, TwiceCpDividesTheSequence) {
+  EXPECT_EQ(told({"data.sequence=36", "parallel={ranks: 4, cp: 4}"}),
+            "parallel.cp: found 4, wanted 2 x cp to divide data.sequence=36; nearest: 3 or 6");
+  EXPECT_EQ(told({"data.sequence=7", "parallel={ranks: 2, cp: 2}"}),
+            "parallel.cp: found 2, wanted 2 x cp to divide data.sequence=7; nearest: 1");
+  EXPECT_EQ(told({"parallel={ranks: 64, cp: 64}"}),
+            "parallel.cp: found 64, wanted 2 x cp to divide data.sequence=32; nearest: 16");
+  EXPECT_EQ(error_of(small_run, {"data.sequence=1"}), "no error");
+}
+
+TEST(ConfigRules, AStageHasALayer) {
+  EXPECT_EQ(told({"parallel={ranks: 4, pp: 4}"}),
+            "parallel.pp: found 4, wanted pp x chunks of at most model.layers=2; nearest: 2");
+  EXPECT_EQ(told({"model.layers=8", "parallel={ranks: 4, pp: 4, chunks: 3}"}),
+            "parallel.pp: found 4, wanted pp x chunks of at most model.layers=8; nearest: 2");
+  EXPECT_EQ(told({"parallel.chunks=3"}),
+            "parallel.chunks: found 3, wanted chunks of at most model.layers=2");
+}
+
+TEST(ConfigRules, EtpDividesTheExpertsWidth) {
+  EXPECT_EQ(told({with_moe, "train.global_batch=24", "parallel={ranks: 3, etp: 3}"}),
+            "parallel.etp: found 3, wanted a divisor of model.moe.ffn=32; nearest: 2 or 4");
+  EXPECT_EQ(told({with_moe, "train.global_batch=128", "parallel={ranks: 64, etp: 64}"}),
+            "parallel.etp: found 64, wanted a divisor of model.moe.ffn=32; nearest: 32");
+  EXPECT_EQ(told({with_moe, "train.global_batch=32", "parallel={ranks: 16, ep: 16}"}),
+            "parallel.ep: found 16, wanted a divisor of model.moe.experts=8; nearest: 8");
+}
+
 TEST(ConfigRules, ReplicasThatShareAStateDivideDp) {
   const std::string two = "parallel={ranks: 4, zero: 1, zero_shard: ";
   EXPECT_EQ(told({two + "3}"}),
@@ -203,43 +285,24 @@ TEST(ConfigRules, ReplicasThatShareAStateDivideDp) {
             "parallel.zero_shard: found 2, but with parallel.zero=0 nothing is shared; use 0");
 }
 
-// What is said, without its place.
-std::string rule(const Overrides& overrides) {
-  const std::string error = error_of(small_run, overrides);
-  const std::size_t end = error.rfind(": found ");
-  return end == std::string::npos ? error : error.substr(error.rfind(' ', end - 1) + 1);
-}
-
-TEST(ConfigRules, TpAndEtpDivideWhatTheyCut) {
-  EXPECT_EQ(rule({"parallel={ranks: 8, tp: 8}"}),
-            "model.heads: found 4, wanted a multiple of parallel.tp=8; nearest: 8");
-  EXPECT_EQ(rule({"parallel={ranks: 4, tp: 4}", "model.heads=12", "model.kv_heads=6",
-                  "model.head_dim=16"}),
-            "model.kv_heads: found 6, wanted a multiple or a divisor of parallel.tp=4");
-  EXPECT_EQ(rule({"parallel={ranks: 4, tp: 4}", "model.ffn=130"}),
-            "model.ffn: found 130, wanted a multiple of parallel.tp=4; nearest: 128 or 132");
-  EXPECT_EQ(rule({"parallel={ranks: 4, tp: 4}", "model.vocabulary=3"}),
-            "model.vocabulary: found 3, wanted at least parallel.tp=4");
-  EXPECT_EQ(rule({with_moe, "model.moe.shared_ffn=6", "parallel={ranks: 4, tp: 4}"}),
-            "model.moe.shared_ffn: found 6, wanted a multiple of parallel.tp=4; nearest: 4 or 8");
-  EXPECT_EQ(rule({with_moe, "model.moe.ffn=6", "parallel={ranks: 4, etp: 4}"}),
-            "model.moe.ffn: found 6, wanted a multiple of parallel.etp=4; nearest: 4 or 8");
-  EXPECT_EQ(error_of(small_run, {"parallel={ranks: 4, tp: 4}", "model.kv_heads=1"}), "no error");
+TEST(ConfigRules, NoRankIsWithoutAPartOfTheVocabulary) {
+  EXPECT_EQ(told({"model.vocabulary=3", "parallel={ranks: 4, tp: 4}"}),
+            "parallel.tp: found 4, wanted at most model.vocabulary=3");
 }
 
 TEST(ConfigRules, TpAndCpDivideASampleAndCutNoBlock) {
-  EXPECT_EQ(rule({"parallel={ranks: 4, tp: 2, cp: 2}", "data.sequence=34"}),
-            "data.sequence: found 34, wanted a multiple of 4, since tp x cp = 2 x 2 ranks and 2 cp "
-            "chunks share it; nearest: 32 or 36");
-  EXPECT_EQ(rule({"parallel={ranks: 2, tp: 2}", "data.sequence=33"}),
+  EXPECT_EQ(told({"parallel={ranks: 4, tp: 2, cp: 2}", "data.sequence=36"}), "no error");
+  EXPECT_EQ(told({"parallel={ranks: 8, tp: 4, cp: 2}", "data.sequence=36"}),
+            "data.sequence: found 36, wanted a multiple of 8, since tp x cp = 4 x 2 ranks share "
+            "its tokens; nearest: 32 or 40");
+  EXPECT_EQ(told({"parallel={ranks: 2, tp: 2}", "data.sequence=33"}),
             "data.sequence: found 33, wanted a multiple of 2, since tp x cp = 2 x 1 ranks share "
-            "it; nearest: 32 or 34");
-  EXPECT_EQ(rule({with_moe, "model.moe.capacity={factor: 1}", "parallel={ranks: 4, tp: 2, cp: 2}"}),
-            "model.moe.capacity.block: found 32, wanted a divisor of 8, so that tp x cp = 2 x 2 "
+            "its tokens; nearest: 32 or 34");
+  const std::string four = "parallel={ranks: 4, tp: 2, cp: 2}";
+  EXPECT_EQ(told({with_moe, four, "model.moe.capacity={factor: 1, block: 16}"}),
+            "model.moe.capacity.block: found 16, wanted a divisor of 8, so that tp x cp = 2 x 2 "
             "cuts no block; nearest: 8");
-  EXPECT_EQ(error_of(small_run, {with_moe, "model.moe.capacity={factor: 1, block: 8}",
-                                 "parallel={ranks: 4, tp: 2, cp: 2}"}),
-            "no error");
+  EXPECT_EQ(told({with_moe, four, "model.moe.capacity={factor: 1, block: 8}"}), "no error");
 }
 
 TEST(ConfigRules, OtherWaysOfContextParallelismAreNotThereYet) {
@@ -299,6 +362,53 @@ TEST(ConfigRules, DpIsWhatTheOtherAxesLeave) {
   config.mutable_parallel()->set_tp(2);
   config.mutable_parallel()->set_pp(3);
   EXPECT_EQ(data_parallel_size(config), 4);
+}
+
+TEST(LoraRules, TheRankMustBeGivenAndTheRestHasDefaults) {
+  EXPECT_EQ(error_of(small_run, {"train.lora={}"}),
+            "override 'train.lora={}': train.lora.rank: is missing; wanted an integer, 1 to 65536: "
+            "Width of A [rank, in] and of B [out, rank]; at most the smaller side of a matrix.");
+  EXPECT_EQ(error_of(small_run, {"train.lora={rank: 4}"}), "no error");
+  const config::Config config = parse_config(small_run, "run.yaml", {"train.lora={rank: 4}"});
+  EXPECT_EQ(config.train().lora().alpha(), 16);
+  EXPECT_EQ(config.train().lora().on(), "layers.*.attention.*");
+  EXPECT_FALSE(parse_config(small_run, "run.yaml", {}).train().has_lora());
+}
+
+TEST(LoraRules, APatternThatNoMatrixFitsNamesTheNearest) {
+  const std::string wanted =
+      "', which no matrix's name fits (norms, biases and embeddings are none); nearest: ";
+  EXPECT_EQ(
+      error_of(small_run, {"train.lora={rank: 4}", "train.lora.on=layers.*.q, layers.0.mlp.gat"}),
+      "override 'train.lora.on=layers.*.q, layers.0.mlp.gat': train.lora.on: found "
+      "'layers.0.mlp.gat" +
+          wanted + "layers.0.mlp.gate");
+  EXPECT_EQ(told({"train.lora={rank: 4}", "train.lora.on='*.norm'"}).substr(0, 29),
+            "train.lora.on: found '*.norm'");
+  EXPECT_EQ(told({"train.lora={rank: 4}", "train.lora.on=embedding"}).substr(0, 32),
+            "train.lora.on: found 'embedding'");
+  EXPECT_EQ(error_of(small_run, {"train.lora={rank: 4, on: head}"}), "no error");
+  EXPECT_EQ(told({"model.tied=true", "train.lora={rank: 4}", "train.lora.on=head"}).substr(0, 27),
+            "train.lora.on: found 'head'");
+}
+
+TEST(LoraRules, TheRankIsAtMostTheSmallerSide) {
+  std::string text = small_run;
+  text += "\n";
+  text.insert(text.find("  steps: 10"), "  lora:\n    rank: 65\n");
+  EXPECT_EQ(error_of(text, {}),
+            "run.yaml:15: train.lora.rank: found 65, wanted at most 64: layers.0.attention.q is "
+            "[64, 64]; a lower rank, or another train.lora.on");
+  EXPECT_EQ(error_of(small_run, {"train.lora={rank: 64}"}), "no error");
+  EXPECT_EQ(told({with_moe, "train.lora={on: '*.experts.*'}", "train.lora.rank=33"}),
+            "train.lora.rank: found 33, wanted at most 32: layers.0.moe.experts.gate is "
+            "[8, 32, 64]; a lower rank, or another train.lora.on");
+}
+
+TEST(LoraRules, WhatLoraFreezesIsNotFrozenTwice) {
+  EXPECT_EQ(error_of(small_run, {"train.lora={rank: 4}", "train.freeze=embedding"}),
+            "override 'train.freeze=embedding': train.freeze: found 'embedding', but train.lora "
+            "freezes all but what it adds; leave one of them out");
 }
 
 }  // namespace

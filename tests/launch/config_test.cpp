@@ -142,7 +142,7 @@ TEST(ConfigOverride, OneWithoutAKeyOrAValueIsRefused) {
 }
 
 TEST(ConfigOverride, AValueThatIsNotYamlIsRefused) {
-  EXPECT_EQ(told({"train.steps=[3"}), "the value is not YAML: end of sequence flow not found");
+  EXPECT_EQ(told({"train.steps=[3"}), "not YAML: end of sequence flow not found");
 }
 
 TEST(ConfigOverride, AnElementIsNamedByItsIndex) {
@@ -164,6 +164,66 @@ TEST(ConfigOverride, KeysOfAListThatWasReplacedAreNotLookedForInTheFile) {
             "override 'data.sources=[{name: a}]'");
 }
 
+TEST(ConfigOverride, OneHoldsOneYamlValueToItsEnd) {
+  EXPECT_EQ(told({"train.steps=5\n---\n6"}), "a second YAML document starts here, wanted one");
+  EXPECT_EQ(told({"train={steps: 5}, 6"}), "not YAML: this is neither a key nor part of a value");
+}
+
+// ---- what is foreign ----
+
+TEST(ConfigText, AMessageShowsNothingThatSteersATerminal) {
+  const std::string key =
+      "override 'train.\\x1b[31mste\\nps=3': train.\\x1b[31mste\\nps: unknown key";
+  expect_begins(error_of(small_run, {"train.\x1b[31mste\nps=3"}), key);
+  EXPECT_EQ(told({"run.name=\"a/\\x1b\""}),
+            "run.name: found 'a/\\x1b', wanted a name without '/'; folders belong into run.folder");
+}
+
+TEST(ConfigText, AMessageOfALongTextIsShort) {
+  const std::string mega(1 << 20, 'x');
+  const std::string shown = "'" + std::string(200, 'x') + "...'";
+  EXPECT_LT(error_of(mega + ": 1").size(), 2000u);
+  EXPECT_LT(error_of("'" + mega + "'").size(), 2000u);
+  EXPECT_EQ(error_of(small_run, {"run.precision=" + mega}).find("override 'run.precision=xxx"), 0u);
+  EXPECT_EQ(told({"model.preset=" + mega}).find("model.preset: found " + shown + "; did"), 0u);
+  std::string empty_sources;
+  for (int i = 0; i < 1000; ++i) empty_sources += "{}, ";
+  expect_begins(told({"data.sources=[" + empty_sources + "]"}),
+                "data.sources[0].name: is missing; wanted text: ");
+  EXPECT_TRUE(told({"data.sources=[" + empty_sources + "]"})
+                  .ends_with("data.sources[4].path and 1990 more"));
+}
+
+TEST(ConfigText, WhatIsNoTextIsRefused) {
+  EXPECT_EQ(error_of(std::string(small_run) + "# \xff\n"),
+            "run.yaml:19: not YAML: found '\\xff', wanted text in UTF-8");
+  // yaml-cpp takes it for the end of the file.
+  EXPECT_EQ(error_of(std::string(small_run) + "\x04\nnonsense: 1\n"),
+            "run.yaml:19: not YAML: found '\\x04', wanted text in UTF-8");
+  EXPECT_EQ(told({"run.folder=\"a\\x00b\""}),
+            "run.folder: found 'a\\x00b' in quotes, wanted text without zero bytes");
+}
+
+TEST(ConfigText, ARunIsNamedAfterAnyFile) {
+  const config::Config config = parse_config(small_run, "a\xff\n.yaml");
+  EXPECT_EQ(config.run().name(), "a\\xff\\n");
+  EXPECT_TRUE(equal(parse_config(to_yaml(config), "b.yaml"), config));
+  EXPECT_EQ(error_of([] { parse_config("", "a\x1b.yaml"); }).find("a\\x1b.yaml: the file is"), 0u);
+}
+
+TEST(ConfigText, NestingAndAliasesEndInAnError) {
+  EXPECT_EQ(error_of(std::string(1 << 20, '[')), "run.yaml:1: not YAML: bad file");
+  std::string laughs = "a: &a [x]\n";
+  for (char c = 'b'; c <= 'z'; ++c) {
+    const std::string before(1, char(c - 1));
+    laughs += std::string(1, c) + ": &" + c + " [";
+    for (int i = 0; i < 9; ++i) laughs += "*" + before + ", ";
+    laughs += "]\n";
+  }
+  expect_begins(error_of(laughs), "run.yaml:1: a: unknown key");
+  expect_begins(error_of("model: &m {moe: *m}\n"), "run.yaml:1: model.moe.moe: unknown key");
+}
+
 // ---- errors of files ----
 
 TEST(ConfigFile, AMissingOneIsNamed) {
@@ -183,7 +243,7 @@ TEST(ConfigFile, OneThatCannotBeReadIsNamed) {
 
 TEST(ConfigFile, AnEndlessOneIsRefused) {
   EXPECT_EQ(error_of([] { load_config("/dev/zero"); }),
-            "/dev/zero: longer than 16 MiB, this is not a configuration");
+            "/dev/zero: longer than 1 MiB, this is not a configuration");
 }
 
 TEST(ConfigFile, AnEmptyOneIsRefused) {

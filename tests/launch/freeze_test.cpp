@@ -21,6 +21,16 @@ TEST(Freeze, AStarIsAnyText) {
   EXPECT_FALSE(fits("", "a"));
 }
 
+TEST(Freeze, ManyStarsTakeNoTime) {
+  const std::string name(200, 'a');
+  std::string pattern;
+  for (int i = 0; i < 100; ++i) pattern += "*a";
+  EXPECT_TRUE(fits(pattern + "*", name));
+  EXPECT_TRUE(fits(pattern, name));
+  EXPECT_FALSE(fits(pattern + "*b", name));
+  EXPECT_FALSE(fits("ab*b", "ab"));
+}
+
 struct Weights {
   Parameter one{"layers.0.norm", {4}, Block{{}, {4}}, Label{}, Init::ones};
   Parameter two{"layers.1.norm", {4}, Block{{}, {4}}, Label{}, Init::ones};

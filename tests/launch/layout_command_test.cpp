@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "core/backend.h"
+#include "launch/run_mesh.h"
 #include "parallel/communicator.h"
 #include "tests/launch/config_text.h"
 

@@ -96,10 +96,17 @@ TEST_F(MpiRun, WhatAllRanksFindIsSaidOnce) {
   EXPECT_EQ(key.err,
             "pentafold: rank 0: override 'train.stepz=1': train.stepz: unknown key; did you mean "
             "train.steps?\n");
-  const Outcome memory = shell("train 3 cluster.memory=1MiB");
+  const Outcome small = shell("train 3 cluster.memory=1MiB");
+  EXPECT_EQ(small.code, 2);
+  EXPECT_TRUE(contains(small.err,
+                       "pentafold: rank 0: parallel.ranks: found 3; a rank needs at "
+                       "least 1.8 MiB for weights, gradients and optimizer, and has "
+                       "1.0 MiB (cluster.memory); not one fits\n"))
+      << small.err;
+  const Outcome memory = shell("train 3 cluster.memory=2MiB");
   EXPECT_EQ(memory.code, 1);
   EXPECT_TRUE(contains(memory.err, "pentafold: rank 0: out of memory: ")) << memory.err;
-  EXPECT_TRUE(contains(memory.err, "of 1048576 that a rank may use\n")) << memory.err;
+  EXPECT_TRUE(contains(memory.err, "of 2097152 that a rank may use\n")) << memory.err;
 }
 
 double seconds(const std::chrono::steady_clock::time_point begin) {

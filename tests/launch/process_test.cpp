@@ -31,5 +31,20 @@ TEST(MemoryLimit, WithoutCgroupsIsTheMachines) {
   EXPECT_GT(memory_limit("/nowhere"), std::int64_t{1} << 27);
 }
 
+TEST(ThreadLimit, IsTheSmallestOfTheKernelsAndTheCgroups) {
+  const TemporaryFolder root;
+  root.write("proc/sys/kernel/threads-max", "9000\n");
+  EXPECT_EQ(thread_limit(root.path()), 9000);
+  root.write("proc/sys/kernel/pid_max", "8000\n");
+  EXPECT_EQ(thread_limit(root.path()), 8000);
+  root.write("proc/sys/vm/max_map_count", "14000\n");
+  EXPECT_EQ(thread_limit(root.path()), 7000);
+  root.write("proc/self/cgroup", "4:pids:/a\n0::/b\n");
+  root.write("sys/fs/cgroup/pids/a/pids.max", "6000\n");
+  EXPECT_EQ(thread_limit(root.path()), 6000);
+  root.write("sys/fs/cgroup/b/pids.max", "5000\n");
+  EXPECT_EQ(thread_limit(root.path()), 5000);
+}
+
 }  // namespace
 }  // namespace pf

@@ -84,6 +84,21 @@ TEST(Text, WhatSteersATerminalIsNotShown) {
   EXPECT_TRUE(first_character("\u00a1").is_printable);
 }
 
+TEST(Text, ForeignTextInAMessageIsPrintableAndShort) {
+  EXPECT_EQ(printable("größer"), "größer");
+  EXPECT_EQ(printable("a\nb\x1b[31m\xff"), "a\\nb\\x1b[31m\\xff");
+  EXPECT_EQ(printable("\u2028"), "\\xe2\\x80\\xa8");
+  EXPECT_EQ(printable("öööö", 3), "ööö...");
+  EXPECT_EQ(printable(std::string(1000, 'x')), std::string(200, 'x') + "...");
+}
+
+TEST(Text, WhatNoTextFileHasIsFound) {
+  EXPECT_EQ(first_foreign_byte("a\tö\r\n語"), std::string_view("a\tö\r\n語").size());
+  EXPECT_EQ(first_foreign_byte("ab\x04 c"), 2u);
+  EXPECT_EQ(first_foreign_byte("ö\xff"), 2u);
+  EXPECT_EQ(first_foreign_byte(std::string_view("\0", 1)), 0u);
+}
+
 TEST(Text, JsonStringsAreEscaped) {
   EXPECT_EQ(json_string("a\"b\\c\n\x01"), R"("a\"b\\c\u000a\u0001")");
   EXPECT_EQ(json_string("日本"), "\"日本\"");

@@ -1,0 +1,171 @@
+#include "launch/layout_rules.h"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "launch/config.h"
+#include "launch/config_rules.h"
+#include "launch/config_words.h"
+#include "models/context_parallel.h"
+
+namespace pf {
+namespace {
+
+// What a size has to divide, by its key.
+struct Divided {
+  const char* key;
+  std::int64_t value;
+};
+
+bool divides(std::int64_t size, const std::vector<Divided>& all) {
+  return std::ranges::all_of(all, [&](const Divided& of) { return of.value % size == 0; });
+}
+
+bool fits_kv_heads(std::int64_t tp, std::int64_t kv_heads) {
+  return tp % kv_heads == 0 || kv_heads % tp == 0;
+}
+
+// The vocabulary need not divide.
+void check_tp(const config::Config& config, const Places& places) {
+  const config::Model& model = config.model();
+  const std::int64_t tp = config.parallel().tp();
+  std::vector<Divided> cut{{"model.heads", model.heads()}};
+  if (has_dense_layers(model)) cut.push_back({"model.ffn", model.ffn()});
+  if (model.moe().shared_ffn() > 0)
+    cut.push_back({"model.moe.shared_ffn", model.moe().shared_ffn()});
+  const std::int64_t kv_heads = model.has_mla() ? 1 : model.kv_heads();
+  const auto fail = [&](const std::string& wanted) {
+    const std::string nearest = nearest_legal(tp, model.heads(), [&](std::int64_t size) {
+      return divides(size, cut) && fits_kv_heads(size, kv_heads);
+    });
+    places.fail("parallel.tp",
+                "found " + text_of(tp) + ", wanted " + wanted + "; nearest: " + nearest);
+  };
+  for (const Divided& of : cut)
+    if (of.value % tp != 0) fail("a divisor of " + std::string(of.key) + "=" + text_of(of.value));
+  if (!fits_kv_heads(tp, kv_heads))
+    fail("a divisor or a multiple of model.kv_heads=" + text_of(kv_heads));
+  if (tp > model.vocabulary())
+    places.fail("parallel.tp", "found " + text_of(tp) + ", wanted at most model.vocabulary=" +
+                                   text_of(model.vocabulary()));
+}
+
+// Each rank has a piece of the sequence's first half and the piece opposite it, as much work as the
+// others: under a causal mask late queries see more keys.
+void check_cp(const config::Config& config, const Places& places) {
+  const std::int64_t cp = config.parallel().cp(), sequence = config.data().sequence();
+  const auto is_legal = [&](std::int64_t size) { return size == 1 || sequence % (2 * size) == 0; };
+  if (!is_legal(cp))
+    places.fail(
+        "parallel.cp",
+        "found " + text_of(cp) + ", wanted 2 x cp to divide data.sequence=" + text_of(sequence) +
+            "; nearest: " + nearest_legal(cp, std::max<std::int64_t>(sequence / 2, 1), is_legal));
+}
+
+// Between the blocks of a layer tp cuts the tokens that a rank of cp has, which are no fewer than
+// one sequence's.
+void check_tokens(const config::Config& config, const Places& places) {
+  const std::int64_t tp = config.parallel().tp(), cp = config.parallel().cp();
+  const std::int64_t sequence = config.data().sequence();
+  const std::string ranks = "tp x cp = " + text_of(tp) + " x " + text_of(cp);
+  check_multiple(places, "data.sequence", sequence, length_unit(tp, cp),
+                 text_of(length_unit(tp, cp)) + ", since " + ranks + " ranks share its tokens");
+  if (!config.model().has_moe() || !config.model().moe().has_capacity()) return;
+  const std::int64_t most = std::gcd(chunk_of(sequence, cp), sequence / (tp * cp));
+  check_divisor(places, "model.moe.capacity.block", config.model().moe().capacity().block(), most,
+                text_of(most) + ", so that " + ranks + " cuts no block");
+}
+
+void check_pp(const config::Config& config, const Places& places) {
+  const std::int64_t chunks = config.parallel().chunks(), layers = config.model().layers();
+  const std::string most = " of at most model.layers=" + text_of(layers);
+  if (chunks > layers)
+    places.fail("parallel.chunks", "found " + text_of(chunks) + ", wanted chunks" + most);
+  if (config.parallel().pp() * chunks > layers)
+    places.fail("parallel.pp", "found " + text_of(config.parallel().pp()) + ", wanted pp x chunks" +
+                                   most + "; nearest: " + text_of(layers / chunks));
+}
+
+void check_experts(const config::Config& config, const Places& places) {
+  const config::Parallel& parallel = config.parallel();
+  const bool has_moe = config.model().has_moe();
+  if (!has_moe && parallel.ep() > 1)
+    places.fail("parallel.ep", "found " + text_of(parallel.ep()) +
+                                   ", but there are no experts to share: model.moe is missing; "
+                                   "use 1");
+  if (!has_moe && parallel.etp() > 1)
+    places.fail("parallel.etp", "found " + text_of(parallel.etp()) +
+                                    ", but there are no experts to cut: model.moe is missing; "
+                                    "use 1");
+  if (!has_moe) return;
+  const config::Moe& moe = config.model().moe();
+  check_divisor(places, "parallel.ep", parallel.ep(), moe.experts(),
+                "model.moe.experts=" + text_of(moe.experts()));
+  check_divisor(places, "parallel.etp", parallel.etp(), moe.ffn(),
+                "model.moe.ffn=" + text_of(moe.ffn()));
+}
+
+void check_zero(const config::Config& config, const Places& places) {
+  const config::Parallel& parallel = config.parallel();
+  if (parallel.zero_shard() == 0) return;
+  if (parallel.zero() == 0)
+    places.fail("parallel.zero_shard", "found " + text_of(parallel.zero_shard()) +
+                                           ", but with parallel.zero=0 nothing is shared; use 0");
+  const std::int64_t dp = data_parallel_size(config);
+  check_divisor(places, "parallel.zero_shard", parallel.zero_shard(), dp, "dp=" + text_of(dp));
+}
+
+}  // namespace
+
+void check_ranks_divide(const config::Config& config, const Places& places) {
+  const config::Parallel& parallel = config.parallel();
+  const auto product = [&](const std::string& names, std::int64_t a, std::int64_t b) {
+    const std::int64_t all = a * b * parallel.pp();
+    check_multiple(places, "parallel.ranks", parallel.ranks(), all,
+                   names + " x pp = " + text_of(a) + " x " + text_of(b) + " x " +
+                       text_of(parallel.pp()) + " = " + text_of(all));
+  };
+  product("tp x cp", parallel.tp(), parallel.cp());
+  product("etp x ep", parallel.etp(), parallel.ep());
+}
+
+void check_layout(const config::Config& config, const Places& places) {
+  check_tp(config, places);
+  check_cp(config, places);
+  check_tokens(config, places);
+  check_pp(config, places);
+  check_experts(config, places);
+  check_zero(config, places);
+}
+
+void check_supported(const config::Config& config, const Places& places) {
+  struct Missing {
+    std::string key;
+    std::int64_t value;
+    std::int64_t largest;
+    std::string what;
+  };
+  const config::Parallel& parallel = config.parallel();
+  const std::array<Missing, 3> missing{{
+      {"parallel.pp", parallel.pp(), 1, "pipeline parallelism"},
+      {"parallel.zero", parallel.zero(), 1, "sharing gradients or weights (ZeRO 2 and 3)"},
+      {"parallel.chunks", parallel.chunks(), 1, "more than one stage a rank"},
+  }};
+  for (const Missing& part : missing) {
+    if (part.value > part.largest)
+      places.fail(part.key, "found " + text_of(part.value) + ", but " + part.what +
+                                " is not in this version yet; use " + text_of(part.largest));
+  }
+  if (parallel.cp() > 1 && parallel.cp_method() != config::Parallel::all_gather)
+    places.fail("parallel.cp_method", "found " +
+                                          config::Parallel::CpMethod_Name(parallel.cp_method()) +
+                                          ", which is not in this version yet; use all_gather");
+  if (config.cluster().device() != "cpu")
+    places.fail("cluster.device", "found '" + config.cluster().device() +
+                                      "', but training on it is not in this version yet; use cpu");
+}
+
+}  // namespace pf

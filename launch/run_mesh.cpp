@@ -1,0 +1,28 @@
+#include "launch/run_mesh.h"
+
+namespace pf {
+
+DType type_of(config::Run::Precision precision) {
+  switch (precision) {
+    case config::Run::f64:
+      return DType::f64;
+    case config::Run::f32:
+      return DType::f32;
+    case config::Run::bf16:
+      return DType::bf16;
+  }
+  return DType::f32;
+}
+
+Layout layout_of(const config::Config& config, std::int64_t ranks) {
+  const config::Parallel& p = config.parallel();
+  const config::Model& model = config.model();
+  return Layout::make(int(ranks), int(p.tp()), int(p.cp()), int(p.ep()), int(p.etp()), int(p.pp()),
+                      int(model.has_mla() ? model.heads() : model.kv_heads()));
+}
+
+Layout layout_of(const config::Config& config) {
+  return layout_of(config, config.parallel().ranks());
+}
+
+}  // namespace pf

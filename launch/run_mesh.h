@@ -1,0 +1,17 @@
+// What a configuration says of ranks and numbers, in the types of the layers below.
+#pragma once
+
+#include "core/dtype.h"
+#include "launch/config.h"
+#include "parallel/mesh.h"
+
+namespace pf {
+
+// Of activations.
+DType type_of(config::Run::Precision precision);
+
+// With `ranks` ranks, a multiple of those that the axes but dp and edp need.
+Layout layout_of(const config::Config& config, std::int64_t ranks);
+Layout layout_of(const config::Config& config);  // with parallel.ranks
+
+}  // namespace pf
