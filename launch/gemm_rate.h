@@ -5,9 +5,9 @@
 
 namespace pf {
 
-// Seconds for this rank's products of one micro-batch of `tokens` tokens: forward, input gradient
-// and what weight work there is of every pack, experts with the counts that `top_k` of them get
-// when balanced. The best of three, after one that fills caches. Overwrites gradients.
+// Seconds for all of this rank's products of one micro-batch of `tokens` tokens: forward, input
+// gradient and what weight work there is of every pack, experts with the counts that `top_k` of
+// them get when balanced. The best of three, after one that fills caches. Overwrites gradients.
 double gemm_seconds(Layers& layers, const Mesh& mesh, std::int64_t tokens, std::int64_t top_k,
                     DType type);
 

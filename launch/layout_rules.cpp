@@ -44,13 +44,11 @@ void check_tp(const config::Config& config, const Places& places) {
     places.fail("parallel.tp",
                 "found " + text_of(tp) + ", wanted " + wanted + "; nearest: " + nearest);
   };
+  if (model.vocabulary() < tp) fail("at most model.vocabulary=" + text_of(model.vocabulary()));
   for (const Divided& of : cut)
     if (of.value % tp != 0) fail("a divisor of " + std::string(of.key) + "=" + text_of(of.value));
   if (!fits_kv_heads(tp, kv_heads))
     fail("a divisor or a multiple of model.kv_heads=" + text_of(kv_heads));
-  if (tp > model.vocabulary())
-    places.fail("parallel.tp", "found " + text_of(tp) + ", wanted at most model.vocabulary=" +
-                                   text_of(model.vocabulary()));
 }
 
 // Each rank has a piece of the sequence's first half and the piece opposite it, as much work as the
@@ -65,18 +63,19 @@ void check_cp(const config::Config& config, const Places& places) {
             "; nearest: " + nearest_legal(cp, std::max<std::int64_t>(sequence / 2, 1), is_legal));
 }
 
-// Between the blocks of a layer tp cuts the tokens that a rank of cp has, which are no fewer than
-// one sequence's.
+// Tokens are cut over cp in chunks, and each rank's over tp between the blocks of a layer.
 void check_tokens(const config::Config& config, const Places& places) {
-  const std::int64_t tp = config.parallel().tp(), cp = config.parallel().cp();
-  const std::int64_t sequence = config.data().sequence();
-  const std::string ranks = "tp x cp = " + text_of(tp) + " x " + text_of(cp);
-  check_multiple(places, "data.sequence", sequence, length_unit(tp, cp),
-                 text_of(length_unit(tp, cp)) + ", since " + ranks + " ranks share its tokens");
+  const config::Parallel& parallel = config.parallel();
+  const std::int64_t tp = parallel.tp(), cp = parallel.cp(), length = config.data().sequence();
+  const std::int64_t unit = length_unit(tp, cp);
+  check_multiple(places, "data.sequence", length, unit,
+                 text_of(unit) + ", since tp x cp = " + text_of(tp) + " x " + text_of(cp) +
+                     (cp > 1 ? " ranks and 2 cp chunks share it" : " ranks share it"));
   if (!config.model().has_moe() || !config.model().moe().has_capacity()) return;
-  const std::int64_t most = std::gcd(chunk_of(sequence, cp), sequence / (tp * cp));
+  const std::int64_t most = std::gcd(chunk_of(length, cp), length / (tp * cp));
   check_divisor(places, "model.moe.capacity.block", config.model().moe().capacity().block(), most,
-                text_of(most) + ", so that " + ranks + " cuts no block");
+                text_of(most) + ", so that tp x cp = " + text_of(tp) + " x " + text_of(cp) +
+                    " cuts no block");
 }
 
 void check_pp(const config::Config& config, const Places& places) {
