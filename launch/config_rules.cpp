@@ -53,10 +53,6 @@ void check_positions(const config::Config& config, const Places& places) {
                     ", wanted less than fast=" + number_in_words(scaling.fast()));
 }
 
-bool has_dense_layers(const config::Model& model) {
-  return !model.has_moe() || model.moe().every() > 1 || model.moe().first_dense() > 0;
-}
-
 void check_model(const config::Model& model, const Places& places) {
   if (model.has_mla()) {
     check_multiple(places, "model.mla.rope_dim", model.mla().rope_dim(), 2,

@@ -23,11 +23,11 @@ struct Sequences {
 };
 
 // Tokens [begin, end) of a micro-batch, sequence after sequence, which are the rows from `row` on.
-struct TokenRange {
+struct RowRange {
   std::int64_t begin = 0, end = 0, row = 0;
   std::int64_t size() const { return end - begin; }
 
-  friend bool operator==(const TokenRange&, const TokenRange&) = default;
+  friend bool operator==(const RowRange&, const RowRange&) = default;
 };
 
 // One micro-batch as this rank holds it. Tensors are constants: the same on the ranks of tp, cut by
@@ -41,8 +41,8 @@ struct Batch {
   Tensor position;  // [tokens] i32, within the document
   Tensor token;     // [tokens] i64: global sample number * length + place in the sequence
   Tensor sequence;  // [tokens] i32: which of this micro-batch's sequences
-  std::vector<Area> areas;                // in tokens of the whole micro-batch
-  std::vector<TokenRange> queries, keys;  // this rank's rows, and those of all ranks of cp
+  std::vector<Area> areas;              // in tokens of the whole micro-batch
+  std::vector<RowRange> queries, keys;  // this rank's rows, and those of all ranks of cp
 };
 
 // All rows are present.

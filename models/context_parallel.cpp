@@ -10,7 +10,7 @@ namespace pf {
 namespace {
 
 // Appends the tokens [begin, end) as the next rows.
-void append(std::vector<TokenRange>& ranges, std::int64_t begin, std::int64_t end) {
+void append(std::vector<RowRange>& ranges, std::int64_t begin, std::int64_t end) {
   std::int64_t row = 0;
   if (!ranges.empty()) row = ranges.back().row + ranges.back().size();
   if (!ranges.empty() && ranges.back().end == begin)
@@ -19,7 +19,7 @@ void append(std::vector<TokenRange>& ranges, std::int64_t begin, std::int64_t en
     ranges.push_back({begin, end, row});
 }
 
-void append_rank(std::vector<TokenRange>& ranges, std::int64_t sequences, std::int64_t length,
+void append_rank(std::vector<RowRange>& ranges, std::int64_t sequences, std::int64_t length,
                  std::int64_t rank, std::int64_t cp) {
   const std::int64_t chunk = chunk_of(length, cp);
   for (std::int64_t s = 0; s < sequences; ++s) {
@@ -32,13 +32,13 @@ void append_rank(std::vector<TokenRange>& ranges, std::int64_t sequences, std::i
   }
 }
 
-Tensor rows_of(const Tensor& x, std::span<const TokenRange> ranges) {
+Tensor rows_of(const Tensor& x, std::span<const RowRange> ranges) {
   Tensor y =
       Tensor::empty({ranges.back().row + ranges.back().size()}, x.dtype(), x.device(), x.label());
   if (x.is_meta()) return y;
   require(x.device().kind() == DeviceKind::cpu, "batch: ", x.text(), " is cut on a GPU");
   const std::size_t width = size_of(x.dtype());
-  for (const TokenRange& range : ranges)
+  for (const RowRange& range : ranges)
     std::memcpy(static_cast<std::byte*>(y.raw()) + std::size_t(range.row) * width,
                 static_cast<const std::byte*>(x.raw()) + std::size_t(range.begin) * width,
                 std::size_t(range.size()) * width);
@@ -47,8 +47,7 @@ Tensor rows_of(const Tensor& x, std::span<const TokenRange> ranges) {
 
 // The part of an area whose tokens are in one run of queries and one of keys. Query i sees the keys
 // [i + lowest, i + highest]; where a bound leaves the run of keys, the rectangle's kind changes.
-void append_part(std::vector<Area>& out, const Area& area, const TokenRange& q,
-                 const TokenRange& k) {
+void append_part(std::vector<Area>& out, const Area& area, const RowRange& q, const RowRange& k) {
   using Kind = Area::Kind;
   const std::int64_t q_begin = std::max(area.q_begin, q.begin), q_end = std::min(area.q_end, q.end);
   const std::int64_t k_begin = std::max(area.k_begin, k.begin), k_end = std::min(area.k_end, k.end);
@@ -88,19 +87,18 @@ std::int64_t length_unit(std::int64_t tp, std::int64_t cp) {
   return cp == 1 ? tp : cp * std::lcm(tp, std::int64_t{2});
 }
 
-std::vector<TokenRange> rows_of_rank(std::int64_t sequences, std::int64_t length,
-                                     const Mesh& mesh) {
+std::vector<RowRange> rows_of_rank(std::int64_t sequences, std::int64_t length, const Mesh& mesh) {
   const std::int64_t cp = mesh.size(axes::cp);
   require(cp == 1 || length % (2 * cp) == 0, "batch: sequences of ", length,
           " tokens over cp = ", cp, "; wanted a multiple of 2 cp = ", 2 * cp);
-  std::vector<TokenRange> ranges;
+  std::vector<RowRange> ranges;
   append_rank(ranges, sequences, length, mesh.coordinate(axes::cp), cp);
   return ranges;
 }
 
-std::vector<TokenRange> rows_of_all(std::int64_t sequences, std::int64_t length, const Mesh& mesh) {
+std::vector<RowRange> rows_of_all(std::int64_t sequences, std::int64_t length, const Mesh& mesh) {
   const std::int64_t cp = mesh.size(axes::cp);
-  std::vector<TokenRange> ranges;
+  std::vector<RowRange> ranges;
   for (std::int64_t rank = 0; rank < cp; ++rank) append_rank(ranges, sequences, length, rank, cp);
   return ranges;
 }
@@ -116,12 +114,12 @@ Batch cut_over_cp(const Batch& whole, const Mesh& mesh) {
   return batch;
 }
 
-std::vector<Area> areas_in_rows(std::span<const Area> areas, std::span<const TokenRange> queries,
-                                std::span<const TokenRange> keys) {
+std::vector<Area> areas_in_rows(std::span<const Area> areas, std::span<const RowRange> queries,
+                                std::span<const RowRange> keys) {
   std::vector<Area> out;
   for (const Area& area : areas)
-    for (const TokenRange& q : queries)
-      for (const TokenRange& k : keys) append_part(out, area, q, k);
+    for (const RowRange& q : queries)
+      for (const RowRange& k : keys) append_part(out, area, q, k);
   return out;
 }
 

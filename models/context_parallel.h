@@ -18,15 +18,15 @@ std::int64_t length_unit(std::int64_t tp, std::int64_t cp);
 // Where the tokens of [sequences * length] are: this rank's rows, sequence after sequence, and the
 // rows of all ranks one after the other, as all_gather() has them. Throws Error unless 2 cp divides
 // length.
-std::vector<TokenRange> rows_of_rank(std::int64_t sequences, std::int64_t length, const Mesh& mesh);
-std::vector<TokenRange> rows_of_all(std::int64_t sequences, std::int64_t length, const Mesh& mesh);
+std::vector<RowRange> rows_of_rank(std::int64_t sequences, std::int64_t length, const Mesh& mesh);
+std::vector<RowRange> rows_of_all(std::int64_t sequences, std::int64_t length, const Mesh& mesh);
 
 // This rank's rows of a batch that has all of them.
 Batch cut_over_cp(const Batch& whole, const Mesh& mesh);
 
 // What areas, in tokens, are in rows of queries and of keys: rectangles that do not overlap, none
 // empty.
-std::vector<Area> areas_in_rows(std::span<const Area> areas, std::span<const TokenRange> queries,
-                                std::span<const TokenRange> keys);
+std::vector<Area> areas_in_rows(std::span<const Area> areas, std::span<const RowRange> queries,
+                                std::span<const RowRange> keys);
 
 }  // namespace pf

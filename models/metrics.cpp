@@ -110,7 +110,7 @@ std::vector<std::vector<double>> logits_of_token(const Mesh& mesh, const Tensor&
   const Tensor all = Tensor::zeros({batch.sequences, vocabulary}, DType::f64, mesh.device(), sum);
   const std::int64_t begin = block.begin[1], end = begin + block.extents[1];
   for (std::int64_t s = 0; s < batch.sequences; ++s)
-    for (const TokenRange& range : batch.queries) {
+    for (const RowRange& range : batch.queries) {
       const std::int64_t row = range.row + s * batch.length + token - range.begin;
       if (row < range.row || row >= range.row + range.size()) continue;
       backend(all).copy(all.rows(s, s + 1).columns(begin, end), logits.rows(row, row + 1));

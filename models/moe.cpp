@@ -17,7 +17,7 @@ constexpr double mixed_share = 0.01;  // of micro beside global (Qiu et al. 2025
 
 // Blocks of rows are blocks of consecutive tokens.
 void require_blocks(const Batch& batch, std::int64_t block) {
-  for (const TokenRange& range : batch.queries)
+  for (const RowRange& range : batch.queries)
     require(range.begin % block == 0 && range.end % block == 0, "capacity: this rank's tokens ",
             range.begin, " to ", range.end, " are no whole blocks of ", block,
             "; a layout must not cut one");

@@ -39,7 +39,7 @@ Descent descend(const Recipe& recipe, const Samples& samples, const Layout& layo
     std::iota(ranks.begin(), ranks.end(), 0);
     const Mesh mesh(communicator, device, layout, ranks);
     SmallModel model(recipe, mesh, samples.length);
-    std::vector<Outcome> outcomes;
+    std::vector<StepOutcome> outcomes;
     for (int step = 0; step < steps; ++step) {
       outcomes.push_back(model.step(samples, step));
       model.descend(lr);
@@ -69,7 +69,7 @@ void Difference::add(double other, const std::string& of) {
   where = of;
 }
 
-Difference difference(const Outcome& a, const Outcome& b) {
+Difference difference(const StepOutcome& a, const StepOutcome& b) {
   Difference worst;
   worst.add(distance({a.loss}, {b.loss}, 1), "loss");
   worst.add(distance({a.balance_loss}, {b.balance_loss}, 1), "balance loss");

@@ -7,7 +7,7 @@ namespace pf {
 
 // What some steps of gradient descent give, the same on every rank.
 struct Descent {
-  std::vector<Outcome> steps;
+  std::vector<StepOutcome> steps;
   std::map<std::string, Numbers> weights;  // whole, after the last step
 };
 
@@ -28,7 +28,7 @@ struct Difference {
 };
 // Of the losses, the norm, the experts' counts and each gradient; and after training of each
 // weight.
-Difference difference(const Outcome& a, const Outcome& b);
+Difference difference(const StepOutcome& a, const StepOutcome& b);
 Difference difference(const Descent& a, const Descent& b);
 
 // What two layouts may differ by in f64: any order of the same sums.

@@ -18,8 +18,8 @@ double sum(const Numbers& x) {
 // The rows of `ranges`, from what there is of all tokens; those of the micro-batch begin at
 // `begin`.
 void fill(const Tensor& x, const Numbers& all, std::int64_t begin,
-          std::span<const TokenRange> ranges) {
-  for (const TokenRange& range : ranges)
+          std::span<const RowRange> ranges) {
+  for (const RowRange& range : ranges)
     for (std::int64_t t = 0; t < range.size() && !x.is_meta(); ++t)
       backend(x).fill(x.rows(range.row + t, range.row + t + 1),
                       all[std::size_t(begin + range.begin + t)]);
@@ -194,12 +194,12 @@ std::vector<Statistics> SmallModel::run_micro_batches(const Samples& samples, st
   return statistics;
 }
 
-Outcome SmallModel::step(const Samples& samples, std::int64_t step) {
+StepOutcome SmallModel::step(const Samples& samples, std::int64_t step) {
   gradients_->clear();
   balance_.clear();
   outputs_.clear();
   const std::vector<Statistics> statistics = run_micro_batches(samples, step);
-  Outcome out;
+  StepOutcome out;
   out.norm = gradients_->finish();
   std::vector<const Statistics*> all;
   all.reserve(statistics.size());

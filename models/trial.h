@@ -64,13 +64,13 @@ struct Recipe {
 };
 
 // What a step gives, the same on every rank.
-struct Outcome {
+struct StepOutcome {
   double loss = 0, balance_loss = 0, z_loss = 0, norm = 0;
   std::vector<Numbers> expert_counts;        // by MoE layer
   std::map<std::string, Numbers> gradients;  // whole, by parameter; none where they are shared
 
   double sum() const { return loss + balance_loss + z_loss; }
-  friend bool operator==(const Outcome&, const Outcome&) = default;
+  friend bool operator==(const StepOutcome&, const StepOutcome&) = default;
 };
 
 // One rank's part of a model in training.
@@ -79,7 +79,7 @@ class SmallModel {
   SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64_t length);
 
   // Forward and backward over the global batch, of which this rank runs every dp-th micro-batch.
-  Outcome step(const Samples& samples, std::int64_t step = 0);
+  StepOutcome step(const Samples& samples, std::int64_t step = 0);
   // Weights go down the gradients of the last step.
   void descend(double lr);
 

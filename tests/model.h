@@ -6,7 +6,7 @@
 
 namespace pf {
 
-inline double distance(const Outcome& a, const Outcome& b) {
+inline double distance(const StepOutcome& a, const StepOutcome& b) {
   return difference(a, b).distance;
 }
 

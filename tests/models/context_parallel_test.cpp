@@ -29,8 +29,8 @@ Seen seen(const std::vector<Area>& areas) {
   return out;
 }
 
-std::int64_t token_at(const std::vector<TokenRange>& ranges, std::int64_t row) {
-  for (const TokenRange& range : ranges)
+std::int64_t token_at(const std::vector<RowRange>& ranges, std::int64_t row) {
+  for (const RowRange& range : ranges)
     if (row >= range.row && row < range.row + range.size()) return range.begin + row - range.row;
   return -1;
 }
@@ -86,7 +86,7 @@ TEST(ContextParallel, OnOneRankAreasStayAsTheyAre) {
   const Alone alone(0, 1);
   for (const std::vector<Area>& areas : masks(24)) {
     const auto rows = rows_of_rank(2, 24, alone.mesh);
-    EXPECT_EQ(rows, (std::vector<TokenRange>{{0, 48, 0}}));
+    EXPECT_EQ(rows, (std::vector<RowRange>{{0, 48, 0}}));
     EXPECT_EQ(areas_in_rows(areas, rows, rows).size(), areas.size());
   }
 }

@@ -15,8 +15,8 @@ constexpr Kind::Kind kinds[] = {Kind::none, Kind::micro, Kind::sequence, Kind::g
 // Any order of the same f64 sums (docs/design.md, section 6).
 constexpr double rounding = 1e-10;
 
-std::vector<Outcome> step(const Recipe& recipe, int ranks, const Samples& samples) {
-  std::vector<Outcome> out{std::size_t(ranks)};
+std::vector<StepOutcome> step(const Recipe& recipe, int ranks, const Samples& samples) {
+  std::vector<StepOutcome> out{std::size_t(ranks)};
   in_ranks(ranks, [&](const Mesh& mesh) {
     out[std::size_t(mesh.rank())] = SmallModel(recipe, mesh, length).step(samples);
   });
@@ -29,12 +29,12 @@ bool is_legal(std::int64_t group, int ranks) {
 
 void expect_like_one_rank(const Recipe& recipe) {
   const Samples samples = uneven_samples(count, length, recipe.model.vocabulary());
-  const Outcome want = step(recipe, 1, samples)[0];
+  const StepOutcome want = step(recipe, 1, samples)[0];
   for (const int ranks : {2, 3, 4}) {
     if (!is_legal(recipe.group, ranks)) continue;
-    const std::vector<Outcome> got = step(recipe, ranks, samples);
+    const std::vector<StepOutcome> got = step(recipe, ranks, samples);
     EXPECT_LT(distance(want, got[0]), rounding) << ranks << " ranks, group " << recipe.group;
-    for (const Outcome& other : got) EXPECT_EQ(other, got[0]);
+    for (const StepOutcome& other : got) EXPECT_EQ(other, got[0]);
   }
 }
 
@@ -115,7 +115,7 @@ TEST(DataParallel, InF32AStepEqualsOneRankUpToRounding) {
   Recipe recipe = with_balance(Kind::mixed, 4);
   recipe.type = DType::f32;
   const Samples samples = uneven_samples(count, length, 11);
-  const Outcome want = step(recipe, 1, samples)[0];
+  const StepOutcome want = step(recipe, 1, samples)[0];
   for (const int ranks : {2, 4})
     EXPECT_LT(distance(want, step(recipe, ranks, samples)[0]), 1e-4) << ranks;
 }
@@ -137,7 +137,7 @@ TEST(DataParallel, RecomputeAndDeferralGiveTheSameBits) {
   for (const Kind::Kind kind : kinds) {
     Recipe recipe = with_balance(kind, 3);
     recipe.type = DType::f32;
-    const std::vector<Outcome> want = step(recipe, 3, samples);
+    const std::vector<StepOutcome> want = step(recipe, 3, samples);
     recipe.recomputes = true;
     EXPECT_EQ(step(recipe, 3, samples), want);
     recipe.defers = true;
@@ -162,7 +162,7 @@ TEST(DataParallel, InitialWeightsDoNotDependOnTheRanks) {
 TEST(DataParallel, ExpertCountsAddUpToTheValidTokensChoices) {
   const Samples samples = uneven_samples(count, length, 11);
   for (const int ranks : {1, 2, 3, 4}) {
-    const Outcome out = step({}, ranks, samples)[0];
+    const StepOutcome out = step({}, ranks, samples)[0];
     EXPECT_EQ(out.expert_counts.size(), 2u);
     for (const Numbers& counts : out.expert_counts)
       EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), 0.0), samples.tokens() * 2);
@@ -175,11 +175,11 @@ TEST(DataParallel, TheGradientsOfTheOthersAreTheSameWithFrozenParameters) {
   for (const bool recomputes : {false, true}) {
     Recipe recipe = with_balance(Kind::mixed, 4);
     recipe.recomputes = recomputes;
-    const Outcome want = step(recipe, 1, samples)[0];
+    const StepOutcome want = step(recipe, 1, samples)[0];
     recipe.frozen = {"embedding", "layers.0.attention.k", "layers.1.moe.experts.up",
                      "layers.1.moe.router"};
     for (const int ranks : {1, 2}) {
-      const Outcome got = step(recipe, ranks, samples)[0];
+      const StepOutcome got = step(recipe, ranks, samples)[0];
       EXPECT_EQ(got.gradients.size(), want.gradients.size() - recipe.frozen.size());
       for (const auto& [name, gradient] : got.gradients)
         EXPECT_LT(distance(want.gradients.at(name), gradient, 1), rounding) << name;

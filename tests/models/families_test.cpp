@@ -145,12 +145,12 @@ TEST(Families, RecomputedAndDeferredWorkGivesTheSameBits) {
       recipe.type = type;
       recipe.model.set_dropout(0.2);
       const auto step = [&] {
-        Outcome out;
+        StepOutcome out;
         in_ranks(1,
                  [&](const Mesh& mesh) { out = SmallModel(recipe, mesh, length).step(samples); });
         return out;
       };
-      const Outcome want = step();
+      const StepOutcome want = step();
       EXPECT_TRUE(std::isfinite(want.sum())) << family.name;
       recipe.recomputes = true;
       EXPECT_EQ(step(), want) << family.name << ' ' << name(type);
@@ -164,10 +164,10 @@ TEST(Families, TwoReplicasEqualOneRank) {
   for (const Family& family : families) {
     Recipe recipe = recipe_of(family, config::Balance::global);
     recipe.group = 2;
-    Outcome one, two;
+    StepOutcome one, two;
     in_ranks(1, [&](const Mesh& mesh) { one = SmallModel(recipe, mesh, length).step(samples); });
     in_ranks(2, [&](const Mesh& mesh) {
-      const Outcome out = SmallModel(recipe, mesh, length).step(samples);
+      const StepOutcome out = SmallModel(recipe, mesh, length).step(samples);
       if (mesh.coordinate(axes::dp) == 0) two = out;
     });
     EXPECT_LT(distance(one, two), 1e-12) << family.name;
@@ -177,7 +177,7 @@ TEST(Families, TwoReplicasEqualOneRank) {
 TEST(Families, ForcedChoicesAreEven) {
   Recipe recipe = recipe_of(families[std::size(families) - 1]);
   in_ranks(1, [&](const Mesh& mesh) {
-    const Outcome out = SmallModel(recipe, mesh, 8).step(even_samples(4, 8, 11));
+    const StepOutcome out = SmallModel(recipe, mesh, 8).step(even_samples(4, 8, 11));
     for (const Numbers& counts : out.expert_counts) EXPECT_EQ(counts, Numbers(4, 16));
   });
 }
@@ -198,7 +198,7 @@ TEST(Families, ATiedHeadHasTheGradientOfBothUses) {
   Recipe recipe = recipe_of(families[0]);
   in_ranks(1, [&](const Mesh& mesh) {
     SmallModel model(recipe, mesh, length);
-    const Outcome out = model.step(uneven_samples(4, length, 11));
+    const StepOutcome out = model.step(uneven_samples(4, length, 11));
     EXPECT_EQ(out.gradients.count("head"), 0u);
     EXPECT_EQ(out.gradients.at("embedding").size(), 11u * 8u);
   });

@@ -187,6 +187,15 @@ const std::vector<Factor> factors{
          c.recipe.recomputes = true;
        }},
       {"shared states", [](Case& c) { c.recipe.sharing.ranks = 0; }}}},
+    {"trained",
+     {{"all", as_they_are},
+      {"adapters of attention, experts and the head",
+       [](Case& c) {
+         c.recipe.adapted = {
+             .names = {".q", ".k", ".v", "q.nope", "kv.down", "attention.out", "mlp.up", "mlp.down",
+                       "experts.gate", "experts.down", "shared.up", "shared.down", "head"},
+             .b_std = 0.3};
+       }}}},
     {"micro-batch", {{"1", as_they_are}, {"2", [](Case& c) { c.recipe.micro_batch = 2; }}}},
     {"layers",
      {{"all MoE", as_they_are},

@@ -56,10 +56,10 @@ Recipe recipe_of(const Form& form, config::Balance::Kind kind = config::Balance:
   return recipe;
 }
 
-Outcome step(const Recipe& recipe, int ranks, const Samples& samples) {
-  Outcome out;
+StepOutcome step(const Recipe& recipe, int ranks, const Samples& samples) {
+  StepOutcome out;
   in_ranks(ranks, [&](const Mesh& mesh) {
-    const Outcome mine = SmallModel(recipe, mesh, length).step(samples);
+    const StepOutcome mine = SmallModel(recipe, mesh, length).step(samples);
     if (mesh.rank() == ranks - 1) out = mine;
   });
   return out;
@@ -77,7 +77,7 @@ TEST(Lora, OnlyAAndBHaveGradients) {
   for (const Form& form : forms) {
     in_ranks(1, [&](const Mesh& mesh) {
       SmallModel model(recipe_of(form), mesh, length);
-      const Outcome out = model.step(samples);
+      const StepOutcome out = model.step(samples);
       std::size_t adapters = 0;
       model.transformer().visit({.parameter = [&](Parameter& w) {
         adapters += w.adapter() != nullptr ? 2 : 0;
@@ -97,7 +97,7 @@ TEST(Lora, RecomputedAndDeferredWorkGivesTheSameBits) {
       Recipe recipe = recipe_of(form);
       recipe.type = type;
       recipe.model.set_dropout(0.2);
-      const Outcome want = step(recipe, 1, samples);
+      const StepOutcome want = step(recipe, 1, samples);
       EXPECT_TRUE(std::isfinite(want.sum()) && want.norm > 0) << form.name;
       recipe.recomputes = true;
       EXPECT_EQ(step(recipe, 1, samples), want) << form.name << ' ' << name(type);
@@ -111,7 +111,7 @@ TEST(Lora, ReplicasEqualOneRank) {
   for (const Form& form : forms) {
     Recipe recipe = recipe_of(form, config::Balance::global);
     recipe.group = 4;
-    const Outcome want = step(recipe, 1, samples);
+    const StepOutcome want = step(recipe, 1, samples);
     for (const int ranks : {2, 4})
       EXPECT_LT(distance(want, step(recipe, ranks, samples)), 1e-12) << form.name << ' ' << ranks;
   }
@@ -124,9 +124,9 @@ TEST(Lora, AChangeOfZerosLeavesTheModelItsBits) {
       Recipe recipe = recipe_of(form);
       recipe.type = type;
       recipe.adapted.b_std = 0;
-      const Outcome with = step(recipe, 1, samples);
+      const StepOutcome with = step(recipe, 1, samples);
       recipe.adapted = {};
-      const Outcome without = step(recipe, 1, samples);
+      const StepOutcome without = step(recipe, 1, samples);
       EXPECT_EQ(with.loss, without.loss) << form.name << ' ' << name(type);
       EXPECT_EQ(with.balance_loss, without.balance_loss) << form.name << ' ' << name(type);
     }

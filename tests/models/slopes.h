@@ -37,7 +37,7 @@ inline void expect_slopes(std::int64_t length, const Recipe& recipe) {
   const Samples samples = uneven_samples(4, length, recipe.model.vocabulary());
   in_ranks(1, [&](const Mesh& mesh) {
     SmallModel model(recipe, mesh, length);
-    const Outcome all = model.step(samples);
+    const StepOutcome all = model.step(samples);
     double largest = 0;
     for (const auto& [name, gradient] : all.gradients)
       for (const double x : gradient) largest = std::max(largest, std::abs(x));

@@ -40,17 +40,17 @@ config::Model with_balance(config::Model model, Kind::Kind kind) {
 }
 
 // One rank's step.
-Outcome step(const Recipe& recipe, const Samples& samples) {
-  Outcome out;
+StepOutcome step(const Recipe& recipe, const Samples& samples) {
+  StepOutcome out;
   in_ranks(1, [&](const Mesh& mesh) { out = SmallModel(recipe, mesh, length).step(samples); });
   return out;
 }
 
 // The losses alone.
-Outcome step_of_reference(const Recipe& recipe, const reference::Weights& weights,
-                          const Samples& samples) {
+StepOutcome step_of_reference(const Recipe& recipe, const reference::Weights& weights,
+                              const Samples& samples) {
   const reference::Model model(recipe.model, weights);
-  Outcome out;
+  StepOutcome out;
   std::map<int, reference::Routes> routes;
   for (std::int64_t s = 0; s < samples.count; ++s) {
     const auto part = [&](const auto& all) {
@@ -79,8 +79,8 @@ void expect_like_the_reference(const Recipe& recipe) {
   const Samples samples = uneven_samples(8, length, recipe.model.vocabulary());
   in_ranks(1, [&](const Mesh& mesh) {
     SmallModel model(recipe, mesh, length);
-    const Outcome got = model.step(samples);
-    const Outcome want = step_of_reference(recipe, model.weights(), samples);
+    const StepOutcome got = model.step(samples);
+    const StepOutcome want = step_of_reference(recipe, model.weights(), samples);
     EXPECT_NEAR(got.loss, want.loss, 1e-12);
     EXPECT_NEAR(got.balance_loss, want.balance_loss, 1e-12);
     EXPECT_NEAR(got.z_loss, want.z_loss, 1e-12);
@@ -125,7 +125,7 @@ TEST(Transformer, WithGlobalBalanceTheyAreToo) {
 }
 
 TEST(Transformer, TheGradientNormIsThatOfAllGradients) {
-  const Outcome out = step({}, uneven_samples(4, length, 11));
+  const StepOutcome out = step({}, uneven_samples(4, length, 11));
   double squares = 0;
   for (const auto& [name, gradient] : out.gradients)
     for (const double x : gradient) squares += x * x;
@@ -138,7 +138,7 @@ TEST(Transformer, RecomputedLayersGiveTheSameBits) {
     for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
       Recipe recipe{.model = with_balance(small_moe(), kind), .type = type, .group = 2};
       recipe.model.set_dropout(0.2);
-      const Outcome want = step(recipe, samples);
+      const StepOutcome want = step(recipe, samples);
       recipe.recomputes = true;
       EXPECT_EQ(step(recipe, samples), want) << Kind::Kind_Name(kind) << ' ' << name(type);
     }
@@ -149,7 +149,7 @@ TEST(Transformer, DeferredWeightGradientsAreTheSameBits) {
   const Samples samples = uneven_samples(4, length, 11);
   for (const bool recomputes : {false, true}) {
     Recipe recipe{.recomputes = recomputes};
-    const Outcome want = step(recipe, samples);
+    const StepOutcome want = step(recipe, samples);
     recipe.defers = true;
     EXPECT_EQ(step(recipe, samples), want);
   }
@@ -159,7 +159,7 @@ TEST(Transformer, DeferredWeightGradientsAreTheSameBits) {
 TEST(Transformer, ChunksOfTheHeadAndMicroBatchesDoNotMatter) {
   const Samples samples = uneven_samples(4, length, 11);
   const Recipe recipe{.model = with_balance(small_moe(), Kind::sequence), .micro_batch = 4};
-  const Outcome want = step(recipe, samples);
+  const StepOutcome want = step(recipe, samples);
   for (const std::int64_t chunk : {1, 3, 7, 20}) {
     Recipe chunked = recipe;
     chunked.head_chunk = chunk;
@@ -178,7 +178,7 @@ TEST(Transformer, DropoutDropsInTrainingAloneAndOtherwiseInEachStep) {
   const Samples samples = uneven_samples(4, length, 11);
   in_ranks(1, [&](const Mesh& mesh) {
     SmallModel model(recipe, mesh, length);
-    const Outcome first = model.step(samples, 0);
+    const StepOutcome first = model.step(samples, 0);
     EXPECT_EQ(model.step(samples, 0), first);
     EXPECT_NE(model.step(samples, 1).loss, first.loss);
   });

@@ -45,7 +45,7 @@ Trained train(Recipe recipe, Kind::Kind kind, const Mesh& mesh, int steps, int s
   out.state = mesh.device().memory().live - before;
   const Samples samples = uneven_samples(count, length, recipe.model.vocabulary());
   for (int step = 0; step < steps; ++step) {
-    const Outcome one = model.step(samples, step);
+    const StepOutcome one = model.step(samples, step);
     optimizer->step(0.02, one.norm > 1 ? 1 / one.norm : 1);
     model.gradients().share_values();
     out.losses.insert(out.losses.end(), {one.loss, one.balance_loss, one.z_loss});

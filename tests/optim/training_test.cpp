@@ -22,7 +22,7 @@ Numbers losses_of_steps(const Recipe& recipe, const Mesh& mesh, int steps, doubl
   const Samples samples = uneven_samples(12, length, recipe.model.vocabulary());
   Numbers losses;
   for (int step = 0; step < steps; ++step) {
-    const Outcome out = model.step(samples, step);
+    const StepOutcome out = model.step(samples, step);
     optimizer.step(0.01, out.norm > clip ? clip / out.norm : 1);
     losses.insert(losses.end(), {out.loss, out.balance_loss, out.z_loss, out.norm});
   }

@@ -43,7 +43,7 @@ Trained train(Recipe recipe, const config::Optimizer& config, const Mesh& mesh, 
   out.state = mesh.device().memory().live - before;
   const Samples samples = uneven_samples(count, length, recipe.model.vocabulary());
   for (int step = 0; step < 4; ++step) {
-    const Outcome one = model.step(samples, step);
+    const StepOutcome one = model.step(samples, step);
     optimizer->step(0.01, one.norm > clip ? clip / one.norm : 1);
     model.gradients().share_values();
     out.losses.insert(out.losses.end(), {one.loss, one.balance_loss, one.z_loss, one.norm});
