@@ -298,7 +298,7 @@ void Trainer::evaluate(std::int64_t step, bool is_last) {
   if (reporter_ != nullptr && !heldout.empty()) reporter_->evaluation(step, heldout);
   if (is_last && config_.train().sample_bytes() > 0) {
     const std::vector<TextSample> samples = evaluator.samples();
-    if (reporter_ != nullptr) reporter_->samples(samples);
+    if (reporter_ != nullptr && !samples.empty()) reporter_->samples(samples);
   }
   times_.stop();
 }
