@@ -26,6 +26,7 @@
 #include "launch/data_command.h"
 #include "launch/layout_command.h"
 #include "launch/plot.h"
+#include "launch/prove_command.h"
 #include "launch/terminal.h"
 #include "launch/train.h"
 #include "launch/version.h"
@@ -48,6 +49,10 @@ constexpr const char* help =
   pentafold layout FILE [KEY=VALUE ...] [--ranks N]
       Prints which rank does what: its place on each axis and its experts, and the groups of each
       axis with those that leave a node (cluster.ranks_per_node).
+  pentafold prove FILE [KEY=VALUE ...] [--ranks N]
+      Proves that each layout of N ranks (tp, cp, ep, etp; those that an override gives stay)
+      computes what one rank does: losses, gradients and weights of three steps in f64, on random
+      tokens, to 1e-10. For small models; see docs/proofs.md.
   pentafold config --docs
       Prints what each key means, its type, default and range (Markdown).
   pentafold presets
@@ -221,6 +226,9 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   pf::DataCommand data;
   CLI::App* converts = app.add_subcommand("data");
   data.add_to(*converts);
+  pf::ProveCommand proof;
+  CLI::App* proves = app.add_subcommand("prove");
+  proof.add_to(*proves);
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
@@ -246,6 +254,7 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
     return done;
   }
   if (converts->parsed()) return data.run(failure);
+  if (proves->parsed()) return proof.run(failure);
   if (plots->parsed()) return plot(std::move(pictures), failure);
   pf::require(!command.file.empty(), "name the FILE to ", train->parsed() ? "train" : "show",
               ", like configs/quickstart.yaml (see pentafold --help)");

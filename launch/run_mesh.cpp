@@ -1,5 +1,7 @@
 #include "launch/run_mesh.h"
 
+#include "optim/optimizer.h"
+
 namespace pf {
 
 DType type_of(config::Run::Precision precision) {
@@ -23,6 +25,11 @@ Layout layout_of(const config::Config& config, std::int64_t ranks) {
 
 Layout layout_of(const config::Config& config) {
   return layout_of(config, config.parallel().ranks());
+}
+
+Sharing sharing_of(const config::Config& config) {
+  return {config.parallel().zero() == 0 ? 1 : int(config.parallel().zero_shard()),
+          [c = config.optimizer()](const Parameter& w) { return needs_matrices(w, c); }};
 }
 
 }  // namespace pf

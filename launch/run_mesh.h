@@ -3,6 +3,7 @@
 
 #include "core/dtype.h"
 #include "launch/config.h"
+#include "parallel/gradients.h"
 #include "parallel/mesh.h"
 
 namespace pf {
@@ -13,5 +14,8 @@ DType type_of(config::Run::Precision precision);
 // With `ranks` ranks, a multiple of those that the axes but dp and edp need.
 Layout layout_of(const config::Config& config, std::int64_t ranks);
 Layout layout_of(const config::Config& config);  // with parallel.ranks
+
+// How replicas divide the optimizer's work.
+Sharing sharing_of(const config::Config& config);
 
 }  // namespace pf

@@ -56,11 +56,6 @@ std::vector<int> all_ranks(int count) {
   return ranks;
 }
 
-Sharing sharing(const config::Config& config) {
-  return {config.parallel().zero() == 0 ? 1 : int(config.parallel().zero_shard()),
-          [c = config.optimizer()](const Parameter& w) { return needs_matrices(w, c); }};
-}
-
 ModelSize trained_size(const config::Config& config) {
   return model_size(config.model(), config.data().sequence(), [&](Transformer& model) {
     choose_trained(config.train(), [&](const Visitor& visitor) { model.visit(visitor); });
@@ -111,7 +106,7 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
   const auto visit = [this](const Visitor& visitor) { model_.visit(visitor); };
   choose_trained(config.train(), visit);
   model_.initialise(std::uint64_t(config.run().seed()));
-  gradients_.emplace(mesh_, trained_parameters(model_), sharing(config));
+  gradients_.emplace(mesh_, trained_parameters(model_), sharing_of(config));
   optimizer_ = make_optimizer(config.optimizer(), mesh_, gradients_->parts(), visit);
   stage_.emplace(model_.layers(), *gradients_, config.train().recompute() == config::Train::full);
   const std::int64_t group = config.model().moe().balance().group();

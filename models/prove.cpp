@@ -44,6 +44,7 @@ Descent descend(const Recipe& recipe, const Samples& samples, const Layout& layo
       outcomes.push_back(model.step(samples, step));
       model.descend(lr);
       model.transformer().update_biases(outcomes.back().expert_counts);
+      if (mesh.rank() != 0) outcomes.clear();
     }
     auto weights = model.weights();
     if (mesh.rank() == 0) out = {std::move(outcomes), std::move(weights)};

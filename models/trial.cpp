@@ -115,7 +115,8 @@ void SmallModel::scatter_b() {
 }
 
 Batch SmallModel::batch_of(const Samples& samples, std::int64_t first, std::int64_t step) const {
-  const std::int64_t begin = first * samples.length, size = recipe_.micro_batch * samples.length;
+  const std::int64_t count = std::min(recipe_.micro_batch, samples.count - first);
+  const std::int64_t begin = first * samples.length, size = count * samples.length;
   std::vector<std::int64_t> starts;
   for (const std::int64_t start : samples.starts)
     if (start >= begin && start < begin + size) starts.push_back(start - begin);
@@ -123,7 +124,7 @@ Batch SmallModel::batch_of(const Samples& samples, std::int64_t first, std::int6
     return std::span(all).subspan(std::size_t(begin), std::size_t(size));
   };
   Batch batch = make_batch(*mesh_,
-                           {.count = recipe_.micro_batch,
+                           {.count = count,
                             .first_sample = step * samples.count + first,
                             .ids = part(samples.ids),
                             .targets = part(samples.targets),
@@ -173,7 +174,9 @@ void SmallModel::backward(Flight& flight, bool is_last) {
 
 std::vector<Statistics> SmallModel::run_micro_batches(const Samples& samples, std::int64_t step) {
   const std::int64_t dp = mesh_->size(axes::dp), replica = mesh_->coordinate(axes::dp);
-  const std::int64_t count = samples.count / recipe_.micro_batch / dp;
+  const std::int64_t size = recipe_.micro_batch, all = (samples.count + size - 1) / size;
+  require(all % dp == 0, "trial: ", all, " micro-batches for ", dp, " replicas");
+  const std::int64_t count = all / dp;
   std::vector<Statistics> statistics;
   for (std::int64_t first = 0; first < count; first += balance_.steps_together()) {
     const std::int64_t end = std::min(count, first + balance_.steps_together());

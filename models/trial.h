@@ -52,7 +52,7 @@ struct Adapted {
 struct Recipe {
   config::Model model = small_moe();
   DType type = DType::f64;
-  std::int64_t micro_batch = 1;  // sequences
+  std::int64_t micro_batch = 1;  // sequences; the last of a step may have fewer
   std::int64_t group = 1;        // micro-batches whose choices are counted together
   std::int64_t head_chunk = 1024;
   bool recomputes = false;

@@ -11,10 +11,11 @@
 
 namespace pf {
 
-struct Outcome {
+struct ShellOutcome {
   int code = 0;  // 128 + N: killed by signal N
   std::string out, err;
 };
+using Outcome = ShellOutcome;  // models/trial.h has a type of that name
 
 // $p is the program.
 inline Outcome in_shell(const TemporaryFolder& here, const std::string& command) {

@@ -1,0 +1,116 @@
+#include "launch/prove_case.h"
+
+#include <fmt/format.h>
+
+#include <set>
+
+#include "core/error.h"
+#include "core/philox.h"
+#include "launch/lora.h"
+#include "launch/run_mesh.h"
+#include "models/transformer.h"
+
+namespace pf {
+namespace {
+
+// Documents of three tokens and more. No two of a sequence begin with the same token: attention
+// would make the same of both, and rounding would decide which of them a capacity keeps.
+std::vector<std::int64_t> random_starts(const Samples& samples, std::uint64_t seed) {
+  const Random random{seed, 98, 0};
+  std::vector<std::int64_t> starts;
+  for (std::int64_t s = 0; s < samples.count; ++s) {
+    const std::int64_t begin = s * samples.length;
+    std::set<std::int32_t> firsts{samples.ids[std::size_t(begin)]};
+    std::int64_t last = begin;
+    for (std::int64_t t = begin + 3; t < begin + samples.length; ++t) {
+      if (t < last + 3 || random.words(std::uint64_t(t))[0] % 6 != 0) continue;
+      if (!firsts.insert(samples.ids[std::size_t(t)]).second) continue;
+      starts.push_back(t);
+      last = t;
+    }
+  }
+  return starts;
+}
+
+// The names of the parameters that training leaves alone, and of those that get adapters.
+void adapt_and_freeze(Recipe& recipe, const config::Config& config) {
+  const config::Train& train = config.train();
+  if (!train.has_lora() && train.freeze().empty()) return;
+  model_size(config.model(), config.data().sequence(), [&](Transformer& model) {
+    std::set<std::string> free;
+    model.visit({.parameter = [&](Parameter& w) {
+      if (w.is_trainable()) free.insert(w.name());
+    }});
+    choose_trained(train, [&](const Visitor& visitor) { model.visit(visitor); });
+    model.visit({.parameter = [&](Parameter& w) {
+      if (!train.has_lora() && !w.is_trainable() && free.contains(w.name()))
+        recipe.frozen.push_back(w.name());
+      if (w.adapter() != nullptr) recipe.adapted.names.push_back(w.name());
+    }});
+  });
+  recipe.adapted.rank = train.lora().rank();
+  recipe.adapted.scale = train.lora().alpha() / double(train.lora().rank());
+  recipe.adapted.b_std = config.model().init_std();
+}
+
+}  // namespace
+
+Recipe recipe_of(const config::Config& config, DType type) {
+  const std::int64_t group = config.model().moe().balance().group();
+  Recipe recipe{.model = config.model(),
+                .type = type,
+                .micro_batch = config.train().micro_batch(),
+                .group = group > 0 ? group : data_parallel_size(config),
+                .head_chunk = config.train().head_chunk(),
+                .recomputes = config.train().recompute() == config::Train::full,
+                .seed = std::uint64_t(config.run().seed()),
+                .sharing = sharing_of(config)};
+  adapt_and_freeze(recipe, config);
+  return recipe;
+}
+
+Samples samples_of(const config::Config& config) {
+  const auto seed = std::uint64_t(config.run().seed());
+  Samples samples = uneven_samples(config.train().global_batch(), config.data().sequence(),
+                                   config.model().vocabulary(), seed);
+  if (!config.data().across_documents()) samples.starts = random_starts(samples, seed);
+  return samples;
+}
+
+config::Config on_one_rank(config::Config config) {
+  config::Parallel& parallel = *config.mutable_parallel();
+  parallel.set_ranks(1);
+  parallel.set_tp(1);
+  parallel.set_cp(1);
+  parallel.set_ep(1);
+  parallel.set_etp(1);
+  parallel.set_pp(1);
+  return config;
+}
+
+Descent descend(const config::Config& config, DType type, int steps) {
+  return descend(recipe_of(config, type), samples_of(config), layout_of(config), steps);
+}
+
+std::string Proof::text() const {
+  if (!error.empty()) return "ended: " + error;
+  return fmt::format("{:7.1e}  {}", worst.distance, worst.where);
+}
+
+Proof prove(const config::Config& config, const Descent& one_rank) {
+  try {
+    return {difference(one_rank, descend(config)), ""};
+  } catch (const Error& error) {
+    return {{}, error.what()};
+  }
+}
+
+Proof prove(const config::Config& config) {
+  try {
+    return prove(config, descend(on_one_rank(config)));
+  } catch (const Error& error) {
+    return {{}, std::string("one rank: ") + error.what()};
+  }
+}
+
+}  // namespace pf

@@ -1,0 +1,32 @@
+// A configuration's model on random tokens, with its layout and on one rank.
+#pragma once
+
+#include <string>
+
+#include "launch/config.h"
+#include "models/prove.h"
+
+namespace pf {
+
+Recipe recipe_of(const config::Config& config, DType type = DType::f64);
+// A global batch: functions of run.seed, with targets that count unevenly. No data are read.
+Samples samples_of(const config::Config& config);
+
+// What training on one rank is.
+config::Config on_one_rank(config::Config config);
+
+// On thread ranks.
+Descent descend(const config::Config& config, DType type = DType::f64, int steps = 3);
+
+// How far a layout is from one rank, or why it ended.
+struct Proof {
+  Difference worst;
+  std::string error;
+
+  bool holds() const { return error.empty() && worst.distance < proof_bound; }
+  std::string text() const;  // "3.1e-15  gradient of head, step 2"
+};
+Proof prove(const config::Config& config, const Descent& one_rank);
+Proof prove(const config::Config& config);
+
+}  // namespace pf

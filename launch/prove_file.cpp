@@ -1,0 +1,130 @@
+#include "launch/prove_file.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "core/error.h"
+#include "launch/config_fill.h"
+#include "launch/config_rules.h"
+#include "launch/layout_rules.h"
+#include "launch/prove_case.h"
+#include "launch/terminal.h"
+#include "launch/text.h"
+#include "models/transformer.h"
+
+namespace pf {
+namespace {
+
+constexpr std::int64_t most_ranks = 64;
+constexpr std::int64_t most_parameters = 4'000'000;
+constexpr std::int64_t most_tokens = 1 << 15;
+constexpr const char* free_axes = "parallel={tp: 1, cp: 1, ep: 1, etp: 1, pp: 1, chunks: 1}";
+
+void check_is_small(const config::Config& config, const Places& places) {
+  const auto wanted = [](std::int64_t most, const std::string& what) {
+    return ", wanted at most " + count_in_words(double(most)) + what;
+  };
+  const std::int64_t size = model_size(config.model(), config.data().sequence()).parameters;
+  if (size > most_parameters)
+    places.fail("model", "found " + count_in_words(double(size)) + " parameters" +
+                             wanted(most_parameters, ": each layout computes it in f64, ") +
+                             "on ranks that share this machine. Make it smaller for the proof, for "
+                             "instance model.hidden=64 model.layers=2, or with fewer "
+                             "model.moe.experts or a smaller model.vocabulary");
+  const std::int64_t tokens = config.data().sequence() * config.train().global_batch();
+  if (tokens > most_tokens)
+    places.fail("train.global_batch", "found " + count_in_words(double(tokens)) + " tokens a step" +
+                                          wanted(most_tokens, " in a proof; a smaller ") +
+                                          "train.global_batch or data.sequence proves the same");
+  const std::int64_t ranks = config.parallel().ranks();
+  if (ranks < 2 || ranks > most_ranks)
+    places.fail("parallel.ranks", "found " + std::to_string(ranks) + ", wanted 2 to " +
+                                      std::to_string(most_ranks) +
+                                      " ranks to compare with one, for instance --ranks 8");
+}
+
+std::set<std::string> fixed_axes(const Places& places) {
+  std::set<std::string> fixed;
+  for (const char* key : {"parallel.tp", "parallel.cp", "parallel.ep", "parallel.etp"})
+    if (places.by_key.at(key).find(free_axes) == std::string::npos) fixed.insert(key);
+  return fixed;
+}
+
+// Divides and is divided by the replicas of every layout.
+std::int64_t shared_group(const config::Config& config) {
+  const std::int64_t size = config.train().micro_batch();
+  return std::gcd((config.train().global_batch() + size - 1) / size, config.parallel().ranks());
+}
+
+}  // namespace
+
+FileToProve file_to_prove(const std::string& path, const std::vector<std::string>& overrides) {
+  std::vector<std::string> all{free_axes, "cluster.device=cpu"};
+  all.insert(all.end(), overrides.begin(), overrides.end());
+  Places places;
+  FileToProve file{load_config(path, all, {&places, true}), {}};
+  check_supported(file.config, places);
+  check_is_small(file.config, places);
+  file.fixed = fixed_axes(places);
+  const bool counts =
+      file.config.model().has_moe() && counts_groups(file.config.model().moe().balance());
+  if (counts && !places.by_key.contains("model.moe.balance.group"))
+    file.config.mutable_model()->mutable_moe()->mutable_balance()->set_group(
+        shared_group(file.config));
+  return file;
+}
+
+LayoutsOfModel layouts_to_prove(const FileToProve& file) {
+  LayoutsOfModel layouts = layouts_of(file.config, file.fixed);
+  require(!layouts.legal.empty(), "no layout of ", file.config.parallel().ranks(),
+          " ranks is legal; the first one is not because of ",
+          layouts.refusals.empty() ? "parallel.ranks, which its axes do not divide"
+                                   : layouts.refusals.front());
+  return layouts;
+}
+
+std::string heading_of(const config::Config& config, const std::string& precision) {
+  const ModelSize size = model_size(config.model(), config.data().sequence());
+  std::string text = fmt::format("{}: {} parameters, {} x {} tokens a step", config.run().name(),
+                                 count_in_words(double(size.parameters)),
+                                 config.train().global_batch(), config.data().sequence());
+  if (config.model().has_moe() && counts_groups(config.model().moe().balance()))
+    text += fmt::format(", balance.group {}", config.model().moe().balance().group());
+  return text + fmt::format("; {}, {} ranks against 1\n", precision, config.parallel().ranks());
+}
+
+bool prove_layouts(const FileToProve& file) {
+  const LayoutsOfModel layouts = layouts_to_prove(file);
+  print(heading_of(file.config, "f64"));
+  const Descent want = descend(on_one_rank(file.config));
+  const Outcome& last = want.steps.back();
+  require(std::isfinite(last.sum() + last.norm), "one rank has loss ", last.loss,
+          " and gradient norm ", last.norm, " at step ", want.steps.size(),
+          "; there is nothing to compare with. Try a smaller model.init_std");
+  std::size_t failed = 0;
+  Proof worst;
+  std::string where;
+  for (const config::Config& config : layouts.legal) {
+    const Proof proof = prove(config, want);
+    const bool is_worse = !proof.error.empty() || proof.worst.distance >= worst.worst.distance;
+    print(fmt::format("{}   {}{}\n", axes_text(config), proof.text(),
+                      proof.holds() ? "" : "   DIFFERS"));
+    failed += proof.holds() ? 0 : 1;
+    if (!is_worse || !worst.error.empty()) continue;
+    worst = proof;
+    where = axes_text(config);
+  }
+  const std::string refused = fmt::format("; {} more are not legal", layouts.refusals.size());
+  if (failed == 0)
+    print(fmt::format("proven: {} layouts are one rank within {:.0e}, the worst {:.1e} ({}){}\n",
+                      layouts.legal.size(), proof_bound, worst.worst.distance, worst.worst.where,
+                      refused));
+  else
+    print(fmt::format("NOT PROVEN: {} of {} layouts differ from one rank; the worst, {}:\n  {}{}\n",
+                      failed, layouts.legal.size(), where, worst.text(), refused));
+  return failed == 0;
+}
+
+}  // namespace pf

@@ -1,0 +1,34 @@
+// All layouts of one configuration's model against one rank.
+#pragma once
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "launch/config.h"
+#include "launch/prove_layouts.h"
+
+namespace pf {
+
+// A small model to prove, and which of its axes stay as they are.
+struct FileToProve {
+  config::Config config;
+  std::set<std::string> fixed;  // "parallel.tp"
+};
+
+// The configuration as training would have it with these overrides, but for the axes of the mesh:
+// they are free unless an override fixes them. The micro-batches whose choices are counted together
+// belong to the model: as many as every layout can have, unless the configuration says. Throws
+// Error for a model that is too large to prove, and for a single rank.
+FileToProve file_to_prove(const std::string& path, const std::vector<std::string>& overrides);
+
+// Its layouts; throws Error, with a reason, if none is legal.
+LayoutsOfModel layouts_to_prove(const FileToProve& file);
+
+// "moe: 9.42k parameters, 24 x 16 tokens a step, balance.group 8; f64, 8 ranks against 1"
+std::string heading_of(const config::Config& config, const std::string& precision);
+
+// Prints a line for each layout and a verdict. Returns whether all are one rank.
+bool prove_layouts(const FileToProve& file);
+
+}  // namespace pf
