@@ -9,6 +9,7 @@
 #include "launch/config.h"
 #include "launch/config_rules.h"
 #include "launch/config_words.h"
+#include "models/attend.h"
 #include "models/context_parallel.h"
 
 namespace pf {
@@ -51,16 +52,50 @@ void check_tp(const config::Config& config, const Places& places) {
     fail("a divisor or a multiple of model.kv_heads=" + text_of(kv_heads));
 }
 
+bool is_cp(std::int64_t size, std::int64_t sequence) {
+  return size == 1 || sequence % (2 * size) == 0;
+}
+
 // Each rank has a piece of the sequence's first half and the piece opposite it, as much work as the
 // others: under a causal mask late queries see more keys.
 void check_cp(const config::Config& config, const Places& places) {
   const std::int64_t cp = config.parallel().cp(), sequence = config.data().sequence();
-  const auto is_legal = [&](std::int64_t size) { return size == 1 || sequence % (2 * size) == 0; };
+  const auto is_legal = [&](std::int64_t size) { return is_cp(size, sequence); };
   if (!is_legal(cp))
     places.fail(
         "parallel.cp",
         "found " + text_of(cp) + ", wanted 2 x cp to divide data.sequence=" + text_of(sequence) +
             "; nearest: " + nearest_legal(cp, std::max<std::int64_t>(sequence / 2, 1), is_legal));
+}
+
+// Of one tp rank.
+struct Heads {
+  std::int64_t queries = 1, keys = 1;
+};
+Heads heads_of_rank(const config::Config& config) {
+  const config::Model& model = config.model();
+  const std::int64_t tp = config.parallel().tp(), heads = model.heads() / tp;
+  return {heads, model.has_mla() ? heads : std::max<std::int64_t>(model.kv_heads() / tp, 1)};
+}
+
+void check_ulysses(const config::Config& config, const Places& places) {
+  const std::int64_t cp = config.parallel().cp();
+  const Heads heads = heads_of_rank(config);
+  if (heads_fit(heads.queries, heads.keys, cp)) return;
+  const std::string nearest = nearest_legal(cp, heads.queries, [&](std::int64_t size) {
+    return is_cp(size, config.data().sequence()) && heads_fit(heads.queries, heads.keys, size);
+  });
+  places.fail("parallel.cp", "found " + text_of(cp) + ", but cp_method=ulysses divides the " +
+                                 text_of(heads.queries) +
+                                 " heads of a tp rank, whole or in parts "
+                                 "of its " +
+                                 text_of(heads.keys) + " KV heads; nearest: " + nearest +
+                                 ", or use cp_method=all_gather");
+}
+
+void check_cp_method(const config::Config& config, const Places& places) {
+  if (config.parallel().cp() == 1) return;
+  if (config.parallel().cp_method() == config::Parallel::ulysses) check_ulysses(config, places);
 }
 
 // Tokens are cut over cp in chunks, and each rank's over tp between the blocks of a layer.
@@ -134,6 +169,7 @@ void check_ranks_divide(const config::Config& config, const Places& places) {
 void check_layout(const config::Config& config, const Places& places) {
   check_tp(config, places);
   check_cp(config, places);
+  check_cp_method(config, places);
   check_tokens(config, places);
   check_pp(config, places);
   check_experts(config, places);
@@ -158,7 +194,8 @@ void check_supported(const config::Config& config, const Places& places) {
       places.fail(part.key, "found " + text_of(part.value) + ", but " + part.what +
                                 " is not in this version yet; use " + text_of(part.largest));
   }
-  if (parallel.cp() > 1 && parallel.cp_method() != config::Parallel::all_gather)
+  if (parallel.cp() > 1 && parallel.cp_method() != config::Parallel::all_gather &&
+      parallel.cp_method() != config::Parallel::ulysses)
     places.fail("parallel.cp_method", "found " +
                                           config::Parallel::CpMethod_Name(parallel.cp_method()) +
                                           ", which is not in this version yet; use all_gather");

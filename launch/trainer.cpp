@@ -101,7 +101,9 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
                                first_processor(config.parallel(), communicator.rank(), mpi)),
               memory_of_rank(config, this_machine(config, mpi))),
       mesh_(communicator, device_, layout_of(config), all_ranks(communicator.size())),
-      model_(config.model(), {config.data().sequence(), config.train().head_chunk(), type_},
+      model_(config.model(),
+             {config.data().sequence(), config.train().head_chunk(), type_,
+              CpMethod(config.parallel().cp_method())},
              mesh_) {
   const auto visit = [this](const Visitor& visitor) { model_.visit(visitor); };
   choose_trained(config.train(), visit);

@@ -5,9 +5,7 @@
 #include "core/ops/elementwise.h"
 #include "core/ops/linear.h"
 #include "core/ops/rows.h"
-#include "models/context_parallel.h"
 #include "models/weights.h"
-#include "parallel/table.h"
 
 namespace pf {
 namespace {
@@ -72,15 +70,14 @@ Tensor Attention::forward(const Tensor& x, Context& context) {
   const Tensor h = enter(norm_.forward(x), context);
   const auto qkv = linear(h, qkv_);  // columns: heads / tp
   const Tensor q = placed(biased(qkv[0], q_bias_), q_norm_, batch);
-  Tensor k = placed(biased(qkv[1], k_bias_), k_norm_, batch);
-  k = all_gather(k, *context.mesh, axes::cp);
-  const Tensor v = all_gather(biased(qkv[2], v_bias_), *context.mesh, axes::cp);
+  const Tensor k = placed(biased(qkv[1], k_bias_), k_norm_, batch);
+  const Tensor v = biased(qkv[2], v_bias_);
   const AttentionShape shape{q.columns() / config_.head_dim, k.columns() / config_.head_dim,
                              config_.head_dim,
                              config_.score_factor / std::sqrt(double(config_.head_dim))};
-  const Tensor y = linear(attention(q, k, v, areas_of(batch, config_.window), shape), out_pack_)[0];
-  return add(x, residual_dropout(biased(leave(y, context), out_bias_), config_.dropout, layer_, 0,
-                                 context));
+  const Tensor y = attend(q, k, v, shape, config_.window, config_.cp_method, context);
+  const Tensor out = leave(linear(y, out_pack_)[0], context);
+  return add(x, residual_dropout(biased(out, out_bias_), config_.dropout, layer_, 0, context));
 }
 
 void Attention::visit(const Visitor& visitor) {
@@ -91,11 +88,6 @@ void Attention::visit(const Visitor& visitor) {
   for (auto* norm : {&q_norm_, &k_norm_})
     if (*norm) (*norm)->visit(visitor);
   for (Pack* pack : {&qkv_, &out_pack_}) visitor.pack(*pack);
-}
-
-std::vector<Area> areas_of(const Batch& batch, std::int64_t window) {
-  if (window == 0) return areas_in_rows(batch.areas, batch.queries, batch.keys);
-  return areas_in_rows(within_window(batch.areas, window), batch.queries, batch.keys);
 }
 
 }  // namespace pf

@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include "core/ops/attention.h"
+#include "models/attend.h"
 #include "models/norm.h"
 
 namespace pf {
@@ -14,6 +14,7 @@ struct AttentionConfig {
   double init_std = 0.02, out_std = 0.02, dropout = 0;
   double score_factor = 1;  // beside 1 / sqrt(head_dim)
   std::int64_t window = 0;  // keys that a query sees; 0: all before it
+  CpMethod cp_method = CpMethod::all_gather;
   bool has_qkv_bias = false, has_out_bias = false, has_qk_norm = false;
 };
 
@@ -40,9 +41,5 @@ class Attention {
   std::optional<Norm> q_norm_, k_norm_;
   Pack qkv_, out_pack_;
 };
-
-// What a micro-batch lets its queries see, within a window where there is one: rows of this rank's
-// queries and of the keys gathered over cp.
-std::vector<Area> areas_of(const Batch& batch, std::int64_t window);
 
 }  // namespace pf

@@ -5,9 +5,7 @@
 #include "core/ops/elementwise.h"
 #include "core/ops/linear.h"
 #include "core/ops/rows.h"
-#include "models/attention.h"
 #include "models/weights.h"
-#include "parallel/table.h"
 
 namespace pf {
 namespace {
@@ -68,13 +66,13 @@ Tensor LatentAttention::forward(const Tensor& x, Context& context) {
   const std::int64_t heads = q_parts[0].columns() / config_.nope_dim;
   const Tensor k_rope = rope(enter(narrow[1], context), batch.position, *table_);
   const Tensor q = join_heads(q_parts[0], rope(q_parts[1], batch.position, *table_), heads, false);
-  const Tensor k = all_gather(join_heads(kv[0], k_rope, heads, true), *context.mesh, axes::cp);
-  const Tensor v = all_gather(kv[1], *context.mesh, axes::cp);
+  const Tensor k = join_heads(kv[0], k_rope, heads, true);
   const std::int64_t head_dim = config_.nope_dim + config_.rope_dim;
   const AttentionShape shape{heads, heads, head_dim,
                              config_.score_factor / std::sqrt(double(head_dim)), config_.value_dim};
-  const Tensor y = linear(attention(q, k, v, areas_of(batch, config_.window), shape), out_pack_)[0];
-  return add(x, residual_dropout(leave(y, context), config_.dropout, layer_, 0, context));
+  const Tensor y = attend(q, k, kv[1], shape, config_.window, config_.cp_method, context);
+  const Tensor out = leave(linear(y, out_pack_)[0], context);
+  return add(x, residual_dropout(out, config_.dropout, layer_, 0, context));
 }
 
 void LatentAttention::visit(const Visitor& visitor) {

@@ -3,6 +3,7 @@
 
 #include <optional>
 
+#include "models/attend.h"
 #include "models/norm.h"
 
 namespace pf {
@@ -13,6 +14,7 @@ struct LatentAttentionConfig {
   NormConfig norm = {};
   double init_std = 0.02, out_std = 0.02, dropout = 0, score_factor = 1;
   std::int64_t window = 0;
+  CpMethod cp_method = CpMethod::all_gather;
 };
 
 // x + out(attention) of norm(x), where queries, and keys with values, are made from narrow

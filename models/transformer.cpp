@@ -103,12 +103,13 @@ class Embedding : public Layer {
 
 class TransformerLayer : public Layer {
  public:
-  TransformerLayer(const config::Model& c, int layer, const Mesh& mesh, const Tensor* rope)
+  TransformerLayer(const config::Model& c, int layer, CpMethod cp_method, const Mesh& mesh,
+                   const Tensor* rope)
       : name_("layers." + std::to_string(layer)) {
     if (c.has_mla())
-      latent_.emplace(name_, layer, latent(c, layer), mesh, rope);
+      latent_.emplace(name_, layer, latent(c, layer, cp_method), mesh, rope);
     else
-      attention_.emplace(name_, layer, attention(c, layer), mesh, rope);
+      attention_.emplace(name_, layer, attention(c, layer, cp_method), mesh, rope);
     if (is_moe_layer(c, layer))
       moe_.emplace(name_, layer, moe(c), mesh);
     else
@@ -129,7 +130,7 @@ class TransformerLayer : public Layer {
     if (moe_) moe_->visit(visitor);
   }
 
-  static AttentionConfig attention(const config::Model& c, int layer) {
+  static AttentionConfig attention(const config::Model& c, int layer, CpMethod cp_method) {
     return {.hidden = c.hidden(),
             .heads = c.heads(),
             .kv_heads = c.kv_heads(),
@@ -140,11 +141,12 @@ class TransformerLayer : public Layer {
             .dropout = c.dropout(),
             .score_factor = score_factor(c),
             .window = window_of(c, layer),
+            .cp_method = cp_method,
             .has_qkv_bias = c.qkv_bias(),
             .has_out_bias = c.out_bias(),
             .has_qk_norm = c.qk_norm()};
   }
-  static LatentAttentionConfig latent(const config::Model& c, int layer) {
+  static LatentAttentionConfig latent(const config::Model& c, int layer, CpMethod cp_method) {
     const config::Mla& m = c.mla();
     return {.hidden = c.hidden(),
             .heads = c.heads(),
@@ -158,7 +160,8 @@ class TransformerLayer : public Layer {
             .out_std = out_std(c),
             .dropout = c.dropout(),
             .score_factor = score_factor(c),
-            .window = window_of(c, layer)};
+            .window = window_of(c, layer),
+            .cp_method = cp_method};
   }
   static MlpConfig mlp(const config::Model& c) {
     return {.hidden = c.hidden(),
@@ -297,7 +300,8 @@ Transformer::Transformer(const config::Model& c, const ModelOptions& options, co
   Parameter* tied = c.tied() ? &first->weight() : nullptr;
   layers_.push_back(std::move(first));
   for (int number = 0; number < int(c.layers()); ++number) {
-    auto layer = std::make_unique<TransformerLayer>(c, number, mesh, turns ? &rope_ : nullptr);
+    auto layer = std::make_unique<TransformerLayer>(c, number, options.cp_method, mesh,
+                                                    turns ? &rope_ : nullptr);
     if (layer->moe() != nullptr) moes_.push_back(layer->moe());
     layers_.push_back(std::move(layer));
   }

@@ -103,6 +103,37 @@ Tensor join_heads(const Tensor& a, const Tensor& b, std::int64_t heads, bool sha
   });
 }
 
+Tensor repeat_heads(const Tensor& x, std::int64_t heads, std::int64_t times) {
+  require(heads >= 1 && times >= 1 && x.columns() % heads == 0, "repeat_heads: x is ", x.text(),
+          " for ", heads, " heads, ", times, " times");
+  if (times == 1) return x;
+  const std::int64_t dim = x.columns() / heads;
+  // Copies number `copy` of all heads.
+  const auto each_head = [heads, times, dim](std::int64_t copy, auto f) {
+    for (std::int64_t h = 0; h < heads; ++h) f(h * dim, (h * times + copy) * dim, dim);
+  };
+  const Tensor y = Tensor::empty({x.rows(), x.columns() * times}, x.dtype(), x.device(),
+                                 meet("repeat_heads", Meeting::sum, {x.label()}));
+  for (std::int64_t copy = 0; copy < times; ++copy)
+    each_head(copy, [&](std::int64_t from, std::int64_t to, std::int64_t width) {
+      backend(y).copy(y.columns(to, to + width), x.columns(from, from + width));
+    });
+  const auto undo = [shape = x.shape(), label = gradient_of(x.label()), times,
+                     each_head](const Tensor& dy) {
+    const Tensor dx = Tensor::empty(shape, dy.dtype(), dy.device(), label);
+    std::vector<Tensor> copies;
+    for (std::int64_t copy = 0; copy < times; ++copy) {
+      copies.push_back(Tensor::like(dx));
+      each_head(copy, [&](std::int64_t to, std::int64_t from, std::int64_t width) {
+        backend(dx).copy(copies.back().columns(to, to + width), dy.columns(from, from + width));
+      });
+    }
+    backend(dx).add(dx, copies);
+    return dx;
+  };
+  return Tape::record(y, {x}, false, undo);
+}
+
 std::vector<double> rope_frequencies(std::int64_t head_dim, double base, const RopeScaling& scaling,
                                      std::int64_t positions) {
   require(head_dim % 2 == 0, "rope: head_dim is ", head_dim, "; an even number is wanted");

@@ -31,6 +31,10 @@ Tensor layer_norm(const Tensor& x, Parameter& w, Parameter& b, double eps = 1e-5
 // heads * da], b [tokens, heads * db] or [tokens, db] -> [tokens, heads * (da + db)].
 Tensor join_heads(const Tensor& a, const Tensor& b, std::int64_t heads, bool shares_b);
 
+// Each of x's `heads` runs of columns `times` times in succession: x [tokens, heads * dim] ->
+// [tokens, heads * times * dim].
+Tensor repeat_heads(const Tensor& x, std::int64_t heads, std::int64_t times);
+
 // The angular frequencies base^(-2 i / head_dim), i < head_dim / 2, stretched so that a model
 // trained on `original` positions serves `factor` times as many.
 //   linear       all divided by factor (Chen et al. 2023)

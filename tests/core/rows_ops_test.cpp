@@ -312,6 +312,20 @@ TEST_F(RowsOp, JoinHeadsPutsEachHeadsPartsTogetherAndSharesOne) {
 }
 
 // Of the Hugging Face library, version 5 (ROPE_INIT_FUNCTIONS), in f32.
+TEST_F(RowsOp, RepeatedHeadsLieSideBySide) {
+  const Tensor x = make({3, 10}, 1, tokens).columns(2, 8);
+  const Tensor y = repeat_heads(x, 2, 3);
+  ASSERT_EQ(y.shape(), (Shape{3, 18}));
+  EXPECT_EQ(y.label(), x.label());
+  for (std::int64_t h = 0; h < 2; ++h)
+    for (std::int64_t copy = 0; copy < 3; ++copy)
+      EXPECT_EQ(elements(y.columns((3 * h + copy) * 3, (3 * h + copy + 1) * 3)),
+                elements(x.columns(3 * h, 3 * h + 3)));
+  expect_gradients([](const Tensors& xs) { return Tensors{repeat_heads(xs[0], 2, 3)}; },
+                   {make({3, 6}, 2, dense(columns, rows, rows))});
+  expect_error([&] { repeat_heads(x, 4, 2); }, {"repeat_heads", "4 heads"});
+}
+
 TEST_F(RowsOp, StretchedFrequenciesAreThoseOfOtherPrograms) {
   using Kind = RopeScaling::Kind;
   struct Case {

@@ -307,6 +307,24 @@ TEST(ConfigRules, TpAndCpDivideASampleAndCutNoBlock) {
             "no error");
 }
 
+TEST(ConfigRules, UlyssesDividesHeads) {
+  const auto ulysses = [](const std::string& heads, const std::string& parallel) {
+    return rule({"model={heads: " + heads + "}", "train.global_batch=8", "data.sequence=48",
+                 "parallel={" + parallel + ", cp_method: ulysses}"});
+  };
+  EXPECT_EQ(ulysses("4, kv_heads: 2", "ranks: 3, cp: 3"),
+            "parallel.cp: found 3, but cp_method=ulysses divides the 4 heads of a tp rank, whole "
+            "or in parts of its 2 KV heads; nearest: 2 or 4, or use cp_method=all_gather");
+  EXPECT_EQ(ulysses("6, kv_heads: 2, head_dim: 16", "ranks: 3, cp: 3"),
+            "parallel.cp: found 3, but cp_method=ulysses divides the 6 heads of a tp rank, whole "
+            "or in parts of its 2 KV heads; nearest: 2 or 6, or use cp_method=all_gather");
+  EXPECT_EQ(ulysses("4, kv_heads: 4", "ranks: 8, tp: 2, cp: 4"),
+            "parallel.cp: found 4, but cp_method=ulysses divides the 2 heads of a tp rank, whole "
+            "or in parts of its 2 KV heads; nearest: 2, or use cp_method=all_gather");
+  EXPECT_EQ(ulysses("4, kv_heads: 1", "ranks: 4, cp: 4"), "no error");
+  EXPECT_EQ(ulysses("4, kv_heads: 1", "ranks: 4, tp: 2, cp: 2"), "no error");
+}
+
 TEST(ConfigRules, OtherWaysOfContextParallelismAreNotThereYet) {
   Places places;
   const config::Config config = parse_config(

@@ -104,6 +104,9 @@ const std::vector<Factor> factors{
       {"tp 2, cp 2, dp 2, ep 2", sizes<2, 2, 2, 1, 2>},
       {"tp 2, cp 3, ep 6", sizes<2, 3, 6, 1, 1>},
       {"cp 4, etp 4", sizes<1, 4, 1, 4, 1>}}},
+    {"keys of other ranks",
+     {{"gathered", as_they_are},
+      {"by heads", [](Case& c) { c.recipe.cp_method = CpMethod::ulysses; }}}},
     {"attention",
      {{"each head its keys", as_they_are},
       {"two heads share keys", [](Case& c) { c.kv_groups = 2; }},
@@ -224,11 +227,13 @@ Case case_of(const Choice& choice) {
   for (std::size_t f = 0; f < factors.size(); ++f) {
     factors[f].levels[choice[f]].set(c);
     if (f > 0) continue;
-    c.recipe.model.set_heads(c.sizes.tp < 3 ? 4 : 2 * c.sizes.tp);
+    const int tp = c.sizes.tp;
+    c.recipe.model.set_heads(c.sizes.cp == 3 ? 6 * tp : tp < 3 ? 4 : 2 * tp);
     c.recipe.model.set_head_dim(4);
   }
-  const int heads = int(c.recipe.model.heads());
-  c.recipe.model.set_kv_heads(heads % c.kv_groups == 0 ? heads / c.kv_groups : 1);
+  const int heads = int(c.recipe.model.heads()), kv_heads = heads / c.kv_groups;
+  const bool fits = heads % c.kv_groups == 0 && kv_heads % c.sizes.tp == 0;
+  c.recipe.model.set_kv_heads(fits ? kv_heads : 1);
   c.recipe.group = c.group == 0 ? c.sizes.dp : c.group == 2 ? 2 * c.sizes.dp : 1;
   return c;
 }
@@ -295,6 +300,38 @@ TEST(Layouts, EveryPairOfFeaturesEqualsOneRank) {
     EXPECT_LT(found.distance, proof_bound) << found.where << " of " << name_of(choice);
     EXPECT_GT(want.steps[1].norm, 1e-3) << name_of(choice);
   }
+}
+
+// Two sequences a micro-batch in documents, dropout, recompute, and a window in one layer of two.
+TEST(Layouts, EveryWayToSeeTheKeysOfOtherRanksEqualsOneRank) {
+  for (const int cp : {2, 3, 4})
+    for (const int tp : {1, 2})
+      for (const int kv_heads : {1, 2, 24}) {
+        Case c = base();
+        c.sizes = {.tp = tp, .cp = cp};
+        c.has_documents = true;
+        c.recipe.micro_batch = 2;
+        c.recipe.recomputes = true;
+        config::Model& model = c.recipe.model;
+        model.set_heads(24);
+        model.set_kv_heads(kv_heads);
+        model.set_head_dim(4);
+        model.set_qk_norm(true);
+        model.set_dropout(0.2);
+        model.set_window(17);
+        model.set_full_attention_every(2);
+        const Samples samples = c.samples();
+        const Descent want = descend(c.recipe, samples, Layout{}, 2);
+        const bool fits = heads_fit(24 / tp, std::max(kv_heads / tp, 1), cp);
+        for (const CpMethod method : {CpMethod::all_gather, CpMethod::ulysses}) {
+          if (method == CpMethod::ulysses && !fits) continue;
+          c.recipe.cp_method = method;
+          const Difference found = difference(want, descend(c.recipe, samples, c.layout(), 2));
+          EXPECT_LT(found.distance, proof_bound)
+              << found.where << " of cp " << cp << ", tp " << tp << ", KV heads " << kv_heads
+              << ", method " << int(method);
+        }
+      }
 }
 
 TEST(Layouts, ADifferenceIsNamed) {
