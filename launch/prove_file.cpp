@@ -99,7 +99,7 @@ bool prove_layouts(const FileToProve& file) {
   const LayoutsOfModel layouts = layouts_to_prove(file);
   print(heading_of(file.config, "f64"));
   const Descent want = descend(on_one_rank(file.config));
-  const Outcome& last = want.steps.back();
+  const StepOutcome& last = want.steps.back();
   require(std::isfinite(last.sum() + last.norm), "one rank has loss ", last.loss,
           " and gradient norm ", last.norm, " at step ", want.steps.size(),
           "; there is nothing to compare with. Try a smaller model.init_std");
