@@ -18,7 +18,8 @@
 namespace pf {
 
 // Shares each kernel's rows, columns or elements out to its workers. The same for any number of
-// them, but for the weight gradients of rms_norm_backward and what Products and AttentionKernels say.
+// them, but for the weight gradients of rms_norm_backward and what Products and AttentionKernels
+// say.
 class CpuBackend final : public Backend {
  public:
   // `isa` must be one of usable_isas().
