@@ -12,7 +12,7 @@ namespace {
 
 using Change = void (*)(config::Config&);
 
-// Largest first. What a change leaves as it was is not tried.
+// Largest first. What a change leaves as it was is not tried; none undoes another.
 constexpr Change changes[] = {
     [](config::Config& c) { c.mutable_model()->clear_moe(); },
     [](config::Config& c) { c.mutable_model()->clear_mla(); },
@@ -20,6 +20,14 @@ constexpr Change changes[] = {
     [](config::Config& c) { c.mutable_model()->set_layers(c.model().layers() - 1); },
     [](config::Config& c) { c.mutable_model()->mutable_moe()->set_every(1); },
     [](config::Config& c) { c.mutable_model()->mutable_moe()->set_first_dense(0); },
+    [](config::Config& c) {  // with as many replicas
+      c.mutable_parallel()->set_ranks(c.parallel().ranks() / c.parallel().tp());
+      c.mutable_parallel()->set_tp(1);
+    },
+    [](config::Config& c) {
+      c.mutable_parallel()->set_ranks(c.parallel().ranks() / c.parallel().cp());
+      c.mutable_parallel()->set_cp(1);
+    },
     [](config::Config& c) { c.mutable_parallel()->set_tp(1); },
     [](config::Config& c) { c.mutable_parallel()->set_cp(1); },
     [](config::Config& c) { c.mutable_parallel()->set_ep(1); },
@@ -59,7 +67,8 @@ constexpr Change changes[] = {
       c.mutable_model()->mutable_moe()->mutable_balance()->set_kind(config::Balance::none);
     },
     [](config::Config& c) {
-      c.mutable_model()->mutable_moe()->mutable_balance()->set_kind(config::Balance::micro);
+      config::Balance& balance = *c.mutable_model()->mutable_moe()->mutable_balance();
+      if (balance.kind() != config::Balance::none) balance.set_kind(config::Balance::micro);
     },
     [](config::Config& c) { c.mutable_model()->mutable_moe()->mutable_balance()->set_group(1); },
     [](config::Config& c) { c.mutable_model()->mutable_moe()->clear_bias_rate(); },
@@ -89,9 +98,8 @@ constexpr Change changes[] = {
     [](config::Config& c) { c.mutable_model()->set_hidden(c.model().hidden() / 2); },
     [](config::Config& c) { c.mutable_model()->set_hidden(c.model().hidden() - 1); },
     [](config::Config& c) {  // one micro-batch a replica
-      const config::Parallel& p = c.parallel();
-      c.mutable_train()->set_global_batch(c.train().micro_batch() * p.ranks() /
-                                          (p.tp() * p.cp() * p.pp()));
+      const std::int64_t fewest = c.train().micro_batch() * data_parallel_size(c);
+      c.mutable_train()->set_global_batch(std::min(fewest, c.train().global_batch()));
     },
     [](config::Config& c) { c.mutable_train()->set_global_batch(c.train().global_batch() / 2); },
     [](config::Config& c) {
@@ -100,7 +108,8 @@ constexpr Change changes[] = {
     },
     [](config::Config& c) { c.mutable_data()->set_sequence(c.data().sequence() / 2); },
     [](config::Config& c) {
-      c.mutable_data()->set_sequence(2 * c.parallel().tp() * c.parallel().cp());
+      const std::int64_t shortest = 2 * c.parallel().tp() * c.parallel().cp();
+      c.mutable_data()->set_sequence(std::min(shortest, c.data().sequence()));
     },
 };
 
