@@ -49,10 +49,13 @@ constexpr const char* help =
   pentafold layout FILE [KEY=VALUE ...] [--ranks N]
       Prints which rank does what: its place on each axis and its experts, and the groups of each
       axis with those that leave a node (cluster.ranks_per_node).
-  pentafold prove FILE [KEY=VALUE ...] [--ranks N]
+  pentafold prove FILE [KEY=VALUE ...] --ranks N [--precision f32|bf16]
       Proves that each layout of N ranks (tp, cp, ep, etp; those that an override gives stay)
       computes what one rank does: losses, gradients and weights of three steps in f64, on random
-      tokens, to 1e-10. For small models; see docs/proofs.md.
+      tokens, to 1e-10. For small models (docs/proofs.md). --precision: a table of distances.
+  pentafold prove --random COUNT|--forever [--seed N] [--case N] [--output FOLDER]
+      The same for random models and layouts; what differs is made small and goes to FOLDER
+      (default unproven).
   pentafold config --docs
       Prints what each key means, its type, default and range (Markdown).
   pentafold presets
@@ -78,11 +81,12 @@ Examples:
   pentafold train configs/quickstart.yaml --ranks 4 train.steps=100 optimizer.lr=1e-3
   pentafold config configs/quickstart.yaml model.layers=8 > deeper.yaml
   pentafold layout configs/quickstart.yaml --ranks 16 parallel.tp=2 parallel.ep=8
+  pentafold prove configs/prove/moe.yaml --ranks 8
   pentafold data notes.txt questions.jsonl books/ --output data/mine
   pentafold config configs/quickstart.yaml "model={preset: qwen3-30b-a3b, layers: 4}"
 
-SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end training after the current step, and data without writing
-anything; a second SIGINT ends it at once.
+SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end training after the current step, random proofs after the
+current case, and data without writing anything; a second SIGINT ends it at once.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or input; 130 (SIGINT), 138 (SIGUSR1) or
 143 (SIGTERM) ended by a signal.

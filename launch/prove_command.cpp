@@ -2,6 +2,9 @@
 
 #include "core/error.h"
 #include "launch/prove_file.h"
+#include "launch/prove_precision.h"
+#include "launch/prove_search.h"
+#include "launch/terminal.h"
 
 namespace pf {
 
@@ -9,22 +12,43 @@ void ProveCommand::add_to(CLI::App& app) {
   app.add_option("FILE", file);
   app.add_option("KEY=VALUE", overrides);
   app.add_option("--ranks", ranks);
+  app.add_option("--precision", precision);
+  app.add_option("--random", random);
+  app.add_option("--seed", seed);
+  app.add_option("--case", first);
+  app.add_flag("--forever", is_forever);
+  app.add_option("--output", output);
 }
 
 int ProveCommand::run(int& failure) const {
-  return prove_file(failure);
+  if (!is_forever && random == 0) return prove_file(failure);
+  require(file.empty(), "found '", file, "' beside ", is_forever ? "--forever" : "--random",
+          ", which makes its own configurations; leave one of them out");
+  require(is_forever || random > 0, "--random: found ", random, ", wanted 1 or more cases");
+  require(seed >= 0 && first >= 0, "--seed and --case: found ", seed, " and ", first,
+          ", wanted 0 or more");
+  require(ranks.empty(), "--ranks ", ranks, ": random cases have ranks of their own");
+  require(precision.empty(), "--precision ", precision, ": random cases are proven in f64");
+  failure = 1;
+  return search({is_forever ? 0 : random, seed, first, output});
 }
 
 int ProveCommand::prove_file(int& failure) const {
   require(!file.empty(),
-          "name the FILE to prove, like configs/prove/moe.yaml (see pentafold "
-          "--help)");
+          "name the FILE to prove, like configs/prove/moe.yaml, or give --random N "
+          "(see pentafold --help)");
   std::vector<std::string> all = overrides;
   if (!ranks.empty()) all.push_back("parallel.ranks=" + ranks);
+  config::Run::Precision type = config::Run::f64;
+  require(precision.empty() || config::Run::Precision_Parse(precision, &type),
+          "--precision: found '", precision, "', wanted f64 (a proof), f32 or bf16 (a table)");
   const FileToProve wanted = file_to_prove(file, all);
-  layouts_to_prove(wanted);
+  const LayoutsOfModel layouts = layouts_to_prove(wanted);
   failure = 1;
-  return prove_layouts(wanted) ? 0 : 1;
+  print(heading_of(wanted.config, config::Run::Precision_Name(type)));
+  if (type == config::Run::f64) return prove_layouts(layouts, one_rank_of(wanted)) ? 0 : 1;
+  measure_layouts(wanted.config, layouts, type);
+  return 0;
 }
 
 }  // namespace pf

@@ -6,8 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "launch/config.h"
-
 namespace pf {
 
 struct ProveCommand {
@@ -23,7 +21,6 @@ struct ProveCommand {
 
  private:
   int prove_file(int& failure) const;
-  int prove_random(int& failure) const;
 };
 
 }  // namespace pf

@@ -20,7 +20,6 @@ namespace {
 constexpr std::int64_t most_ranks = 64;
 constexpr std::int64_t most_parameters = 4'000'000;
 constexpr std::int64_t most_tokens = 1 << 15;
-constexpr const char* free_axes = "parallel={tp: 1, cp: 1, ep: 1, etp: 1, pp: 1, chunks: 1}";
 
 void check_is_small(const config::Config& config, const Places& places) {
   const auto wanted = [](std::int64_t most, const std::string& what) {
@@ -45,10 +44,13 @@ void check_is_small(const config::Config& config, const Places& places) {
                                       " ranks to compare with one, for instance --ranks 8");
 }
 
-std::set<std::string> fixed_axes(const Places& places) {
+std::set<std::string> fixed_axes(const std::vector<std::string>& overrides) {
+  config::Config given;
+  Places places;
+  for (const std::string& change : overrides) fill_from_override(given, change, places);
   std::set<std::string> fixed;
   for (const char* key : {"parallel.tp", "parallel.cp", "parallel.ep", "parallel.etp"})
-    if (places.by_key.at(key).find(free_axes) == std::string::npos) fixed.insert(key);
+    if (places.by_key.contains(key)) fixed.insert(key);
   return fixed;
 }
 
@@ -61,13 +63,14 @@ std::int64_t shared_group(const config::Config& config) {
 }  // namespace
 
 FileToProve file_to_prove(const std::string& path, const std::vector<std::string>& overrides) {
-  std::vector<std::string> all{free_axes, "cluster.device=cpu"};
+  std::vector<std::string> all{"parallel.tp=1",     "parallel.cp=1", "parallel.ep=1",
+                               "parallel.etp=1",    "parallel.pp=1", "parallel.chunks=1",
+                               "cluster.device=cpu"};
   all.insert(all.end(), overrides.begin(), overrides.end());
   Places places;
-  FileToProve file{load_config(path, all, {&places, true}), {}};
+  FileToProve file{load_config(path, all, {&places, true}), fixed_axes(overrides)};
   check_supported(file.config, places);
   check_is_small(file.config, places);
-  file.fixed = fixed_axes(places);
   const bool counts =
       file.config.model().has_moe() && counts_groups(file.config.model().moe().balance());
   if (counts && !places.by_key.contains("model.moe.balance.group"))
@@ -95,19 +98,21 @@ std::string heading_of(const config::Config& config, const std::string& precisio
   return text + fmt::format("; {}, {} ranks against 1\n", precision, config.parallel().ranks());
 }
 
-bool prove_layouts(const FileToProve& file) {
-  const LayoutsOfModel layouts = layouts_to_prove(file);
-  print(heading_of(file.config, "f64"));
-  const Descent want = descend(on_one_rank(file.config));
-  const StepOutcome& last = want.steps.back();
+Descent one_rank_of(const FileToProve& file) {
+  Descent one_rank = descend(on_one_rank(file.config));
+  const StepOutcome& last = one_rank.steps.back();
   require(std::isfinite(last.sum() + last.norm), "one rank has loss ", last.loss,
-          " and gradient norm ", last.norm, " at step ", want.steps.size(),
+          " and gradient norm ", last.norm, " at step ", one_rank.steps.size(),
           "; there is nothing to compare with. Try a smaller model.init_std");
+  return one_rank;
+}
+
+bool prove_layouts(const LayoutsOfModel& layouts, const Descent& one_rank) {
   std::size_t failed = 0;
   Proof worst;
   std::string where;
   for (const config::Config& config : layouts.legal) {
-    const Proof proof = prove(config, want);
+    const Proof proof = prove(config, one_rank);
     const bool is_worse = !proof.error.empty() || proof.worst.distance >= worst.worst.distance;
     print(fmt::format("{}   {}{}\n", axes_text(config), proof.text(),
                       proof.holds() ? "" : "   DIFFERS"));

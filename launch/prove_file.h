@@ -7,6 +7,7 @@
 
 #include "launch/config.h"
 #include "launch/prove_layouts.h"
+#include "models/prove.h"
 
 namespace pf {
 
@@ -28,7 +29,11 @@ LayoutsOfModel layouts_to_prove(const FileToProve& file);
 // "moe: 9.42k parameters, 24 x 16 tokens a step, balance.group 8; f64, 8 ranks against 1"
 std::string heading_of(const config::Config& config, const std::string& precision);
 
-// Prints a line for each layout and a verdict. Returns whether all are one rank.
-bool prove_layouts(const FileToProve& file);
+// Prints a line for each layout, against what one rank gave, and a verdict. Returns whether all are
+// one rank.
+bool prove_layouts(const LayoutsOfModel& layouts, const Descent& one_rank);
+
+// The file's model on one rank in f64; throws Error where it diverges.
+Descent one_rank_of(const FileToProve& file);
 
 }  // namespace pf

@@ -8,7 +8,7 @@
 namespace pf {
 namespace {
 
-constexpr double lr = 0.1;
+constexpr double lr = 0.1;  // of gradients that are clipped to a norm of 1: none explodes
 
 using ByName = std::map<std::string, Numbers>;
 
@@ -19,14 +19,8 @@ double largest(const ByName& tensors) {
   return most;
 }
 
-void add(Difference& worst, const ByName& a, const ByName& b, const std::string& of) {
-  const double scale = largest(a);
-  for (const auto& [name, x] : a) {
-    const auto found = b.find(name);
-    worst.add(distance(x, found == b.end() ? Numbers() : found->second, scale), of + name);
-  }
-  for (const auto& [name, x] : b)
-    if (!a.contains(name)) worst.add(std::numeric_limits<double>::infinity(), of + name);
+void add(Difference& worst, const Difference& tensors, const std::string& of) {
+  if (!tensors.where.empty()) worst.add(tensors.distance, of + tensors.where);
 }
 
 }  // namespace
@@ -42,7 +36,7 @@ Descent descend(const Recipe& recipe, const Samples& samples, const Layout& layo
     std::vector<StepOutcome> outcomes;
     for (int step = 0; step < steps; ++step) {
       outcomes.push_back(model.step(samples, step));
-      model.descend(lr);
+      model.descend(lr / std::max(1.0, outcomes.back().norm));
       model.transformer().update_biases(outcomes.back().expert_counts);
       if (mesh.rank() != 0) outcomes.clear();
     }
@@ -70,6 +64,18 @@ void Difference::add(double other, const std::string& of) {
   where = of;
 }
 
+Difference difference(const ByName& a, const ByName& b) {
+  const double scale = largest(a);
+  Difference worst;
+  for (const auto& [name, x] : a) {
+    const auto found = b.find(name);
+    worst.add(distance(x, found == b.end() ? Numbers() : found->second, scale), name);
+  }
+  for (const auto& [name, x] : b)
+    if (!a.contains(name)) worst.add(std::numeric_limits<double>::infinity(), name);
+  return worst;
+}
+
 Difference difference(const StepOutcome& a, const StepOutcome& b) {
   Difference worst;
   worst.add(distance({a.loss}, {b.loss}, 1), "loss");
@@ -78,7 +84,7 @@ Difference difference(const StepOutcome& a, const StepOutcome& b) {
   worst.add(distance({a.norm}, {b.norm}, 1), "gradient norm");
   if (a.expert_counts != b.expert_counts)
     worst.add(std::numeric_limits<double>::infinity(), "experts' counts");
-  add(worst, a.gradients, b.gradients, "gradient of ");
+  add(worst, difference(a.gradients, b.gradients), "gradient of ");
   return worst;
 }
 
@@ -93,7 +99,7 @@ Difference difference(const Descent& a, const Descent& b) {
     const Difference of_step = difference(a.steps[i], b.steps[i]);
     worst.add(of_step.distance, of_step.where + step);
   }
-  add(worst, a.weights, b.weights, "weights ");
+  add(worst, difference(a.weights, b.weights), "weights ");
   return worst;
 }
 

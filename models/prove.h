@@ -26,6 +26,9 @@ struct Difference {
 
   void add(double other, const std::string& of);
 };
+// Of whole tensors by name.
+Difference difference(const std::map<std::string, Numbers>& a,
+                      const std::map<std::string, Numbers>& b);
 // Of the losses, the norm, the experts' counts and each gradient; and after training of each
 // weight.
 Difference difference(const StepOutcome& a, const StepOutcome& b);

@@ -79,7 +79,7 @@ TEST(ConfigDocs, EveryDefaultIsInItsRange) {
 
 TEST(ConfigFiles, AllOfOursAreSound) {
   int files = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(source_file("configs"))) {
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(source_file("configs"))) {
     if (entry.path().extension() != ".yaml") continue;
     ++files;
     EXPECT_EQ(error_of([&] { load_config(entry.path()); }), "no error");

@@ -1,0 +1,349 @@
+#include "launch/prove_features.h"
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+#include <set>
+
+#include "core/error.h"
+#include "models/context_parallel.h"
+
+namespace pf {
+namespace {
+
+constexpr int most_ranks = 8;
+
+// Largest block of tokens that the layout does not cut.
+std::int64_t largest_block(const Draft& d) {
+  const std::int64_t length = d.config.data().sequence();
+  return std::gcd(chunk_of(length, d.axes.cp), length / d.axes.tp / d.axes.cp);
+}
+
+void set_capacity(Draft& d, std::int64_t block, bool pads) {
+  config::Capacity& capacity = *d.moe().mutable_capacity();
+  capacity.set_factor(d.dice.one_of<double>({0.7, 1, 1.3, 2}));
+  capacity.set_block(block);
+  capacity.set_pad(pads);
+}
+
+void set_latent(Draft& d, std::int64_t q_rank) {
+  config::Mla& mla = *d.model().mutable_mla();
+  mla.set_q_rank(q_rank);
+  mla.set_kv_rank(d.dice.one_of<std::int64_t>({5, 8}));
+  mla.set_nope_dim(d.dice.one_of<std::int64_t>({3, 4}));
+  mla.set_rope_dim(d.dice.one_of<std::int64_t>({2, 4}));
+  mla.set_value_dim(d.dice.one_of<std::int64_t>({2, 5}));
+}
+
+void share_keys(Draft& d, std::int64_t heads_of_one) {
+  const std::int64_t heads = d.model().heads();
+  d.model().set_kv_heads(heads % heads_of_one == 0 ? heads / heads_of_one : 1);
+}
+
+void stretch(Draft& d, config::RopeScaling::Kind kind) {
+  config::RopeScaling& scaling = *d.model().mutable_rope_scaling();
+  scaling.set_kind(kind);
+  scaling.set_factor(d.dice.one_of<double>({2, 3.5}));
+  scaling.set_original_positions(std::max<std::int64_t>(2, d.config.data().sequence() / 2));
+  if (kind == config::RopeScaling::llama3) scaling.set_fast(4);
+}
+
+std::int64_t micro_batches_of_replica(const Draft& d) {
+  const config::Train& train = d.config.train();
+  return (train.global_batch() + train.micro_batch() - 1) / train.micro_batch() / d.axes.dp;
+}
+
+template <config::Balance::Kind kind>
+void balance(Draft& d) {
+  d.moe().mutable_balance()->set_kind(kind);
+}
+
+template <config::Moe::Router router>
+void route(Draft& d) {
+  d.moe().set_router(router);
+}
+
+template <std::int64_t top_k>
+void choose(Draft& d) {
+  d.moe().set_top_k(top_k);
+}
+
+template <config::RopeScaling::Kind kind>
+void stretch(Draft& d) {
+  stretch(d, kind);
+}
+
+template <config::Model::Activation activation>
+void activate(Draft& d) {
+  d.model().set_activation(activation);
+}
+
+// Experts in four groups, of which a token sees two.
+void group_experts(Draft& d) {
+  config::Moe& moe = d.moe();
+  std::int64_t experts = std::lcm(moe.experts(), 4);
+  while (experts / 2 < moe.top_k()) experts *= 2;
+  moe.set_experts(experts);
+  moe.set_groups(4);
+  moe.set_top_groups(2);
+  moe.set_group_best(std::min<std::int64_t>(2, experts / 4));
+}
+
+void fill_batch(Draft& d, std::int64_t micro_batches, std::int64_t missing) {
+  config::Train& train = *d.config.mutable_train();
+  train.set_global_batch(d.axes.dp * micro_batches * train.micro_batch() - missing);
+}
+
+void adapt(Draft& d, const char* on, std::int64_t rank) {
+  config::Lora& lora = *d.config.mutable_train()->mutable_lora();
+  lora.set_on(on);
+  lora.set_rank(rank);
+  lora.set_alpha(3);
+}
+
+Factor axis(const char* name, const std::vector<int>& sizes) {
+  Factor factor{name, {}};
+  for (const int size : sizes) factor.levels.push_back({std::to_string(size)});
+  return factor;
+}
+
+std::vector<Factor> make_factors() {
+  return {
+      axis("tp", {1, 2, 3, 4, 8}),
+      axis("cp", {1, 2, 3, 4}),
+      axis("dp", {1, 2, 3, 4}),
+      axis("etp", {1, 2, 3, 4}),
+      axis("ep", {1, 2, 3, 4, 6, 8}),
+      {"layers",
+       {{"every second MoE", [](Draft& d) { d.moe().set_every(2); }},
+        {"all MoE"},
+        {"first dense",
+         [](Draft& d) {
+           d.moe().set_first_dense(1);
+           d.model().set_layers(2 + d.dice.below(2));
+         }},
+        {"none MoE", [](Draft& d) { d.model().clear_moe(); }}}},
+      {"attention",
+       {{"each head its keys"},
+        {"two heads share keys", [](Draft& d) { share_keys(d, 2); }},
+        {"all heads share keys", [](Draft& d) { share_keys(d, d.model().heads()); }},
+        {"latent", [](Draft& d) { set_latent(d, 6); }},
+        {"latent keys", [](Draft& d) { set_latent(d, 0); }}}},
+      {"heads",
+       {{"plain"},
+        {"biases of queries, keys and values", [](Draft& d) { d.model().set_qkv_bias(true); }},
+        {"all biases",
+         [](Draft& d) {
+           d.model().set_qkv_bias(true);
+           d.model().set_out_bias(true);
+         }},
+        {"norms", [](Draft& d) { d.model().set_qk_norm(true); }}}},
+      {"positions",
+       {{"rotary"},
+        {"linear", stretch<config::RopeScaling::linear>},
+        {"dynamic NTK", stretch<config::RopeScaling::dynamic_ntk>},
+        {"YaRN", stretch<config::RopeScaling::yarn>},
+        {"llama3", stretch<config::RopeScaling::llama3>},
+        {"learned",
+         [](Draft& d) {
+           d.model().set_position(config::Model::learned);
+           d.model().set_max_positions(d.config.data().sequence() + d.dice.below(2));
+           d.model().set_position_offset(d.dice.below(3));
+         }}}},
+      {"window",
+       {{"none"},
+        {"all layers", [](Draft& d) { d.model().set_window(5 + d.dice.below(6)); }},
+        {"some layers",
+         [](Draft& d) {
+           d.model().set_window(5 + d.dice.below(6));
+           d.model().set_full_attention_every(2);
+         }}}},
+      {"documents",
+       {{"seen together"},
+        {"apart", [](Draft& d) { d.config.mutable_data()->set_across_documents(false); }}}},
+      {"MLP",
+       {{"SwiGLU"},
+        {"GELU", activate<config::Model::gelu>},
+        {"tanh GELU with biases",
+         [](Draft& d) {
+           d.model().set_activation(config::Model::gelu_tanh);
+           d.model().set_mlp_bias(true);
+         }},
+        {"ReLU", activate<config::Model::relu>}}},
+      {"norm", {{"RMS"}, {"layer", [](Draft& d) { d.model().set_norm(config::Model::layer); }}}},
+      {"head",
+       {{"its own"},
+        {"tied", [](Draft& d) { d.model().set_tied(true); }},
+        {"in chunks", [](Draft& d) { d.config.mutable_train()->set_head_chunk(7); }},
+        {"tied, in chunks",
+         [](Draft& d) {
+           d.model().set_tied(true);
+           d.config.mutable_train()->set_head_chunk(5);
+         }}}},
+      {"top k", {{"2", choose<2>}, {"1", choose<1>}, {"3", choose<3>}}},
+      {"router",
+       {{"softmax, then top k", route<config::Moe::softmax_top_k>},
+        {"top k, then softmax", route<config::Moe::top_k_softmax>},
+        {"sigmoids", route<config::Moe::sigmoid_top_k>},
+        {"forced", route<config::Moe::forced>}}},
+      {"groups of experts", {{"none"}, {"four", group_experts}}},
+      {"router's bias", {{"none"}, {"moves", [](Draft& d) { d.moe().set_bias_rate(0.05); }}}},
+      {"shared expert",
+       {{"none"},
+        {"plain", [](Draft& d) { d.moe().set_shared_ffn(d.axes.tp * (1 + d.dice.below(4))); }},
+        {"gated",
+         [](Draft& d) {
+           d.moe().set_shared_ffn(d.axes.tp * (1 + d.dice.below(4)));
+           d.moe().set_shared_gate(true);
+         }}}},
+      {"capacity",
+       {{"none"},
+        {"drops in large blocks", [](Draft& d) { set_capacity(d, largest_block(d), false); }},
+        {"drops in small blocks",
+         [](Draft& d) { set_capacity(d, largest_block(d) % 2 == 0 ? 2 : 1, false); }},
+        {"pads", [](Draft& d) { set_capacity(d, largest_block(d), true); }}}},
+      {"z loss", {{"none"}, {"some", [](Draft& d) { d.moe().set_z_loss(0.1); }}}},
+      {"dropout", {{"none"}, {"some", [](Draft& d) { d.model().set_dropout(0.2); }}}},
+      {"micro-batch",
+       {{"1"},
+        {"2", [](Draft& d) { d.config.mutable_train()->set_micro_batch(2); }},
+        {"3", [](Draft& d) { d.config.mutable_train()->set_micro_batch(3); }}}},
+      {"micro-batches of a replica",
+       {{"2", [](Draft& d) { fill_batch(d, 2, 0); }},
+        {"1", [](Draft& d) { fill_batch(d, 1, 0); }},
+        {"3", [](Draft& d) { fill_batch(d, 3, 0); }},
+        {"2, the last one shorter", [](Draft& d) { fill_batch(d, 2, 1); }}}},
+      {"balance",
+       {{"global", balance<config::Balance::global>},
+        {"none", balance<config::Balance::none>},
+        {"micro", balance<config::Balance::micro>},
+        {"sequence", balance<config::Balance::sequence>},
+        {"mixed", balance<config::Balance::mixed>}}},
+      {"balance group",
+       {{"all replicas", [](Draft& d) { d.moe().mutable_balance()->set_group(d.axes.dp); }},
+        {"one micro-batch", [](Draft& d) { d.moe().mutable_balance()->set_group(1); }},
+        {"a step",
+         [](Draft& d) {
+           d.moe().mutable_balance()->set_group(d.axes.dp * micro_batches_of_replica(d));
+         }}}},
+      {"recompute",
+       {{"none"},
+        {"full", [](Draft& d) { d.config.mutable_train()->set_recompute(config::Train::full); }}}},
+      {"states",
+       {{"each its own"},
+        {"shared by all", [](Draft& d) { d.config.mutable_parallel()->set_zero(1); }},
+        {"shared by two",
+         [](Draft& d) {
+           d.config.mutable_parallel()->set_zero(1);
+           d.config.mutable_parallel()->set_zero_shard(2);
+         }}}},
+      {"trained",
+       {{"all"},
+        {"all but embedding and norms",
+         [](Draft& d) { d.config.mutable_train()->set_freeze("embedding*, *.norm*"); }},
+        {"adapters of attention", [](Draft& d) { adapt(d, "layers.*.attention.*", 2); }},
+        {"adapters of all layers", [](Draft& d) { adapt(d, "layers.*", 1); }}}},
+  };
+}
+
+std::vector<std::vector<std::size_t>> make_axis_choices() {
+  std::vector<std::vector<std::size_t>> all;
+  std::vector<std::size_t> choice(axis_factors, 0);
+  for (;;) {
+    const AxisSizes s = axes_of(choice);
+    const auto above_1 = std::ranges::count_if(std::vector{s.tp, s.cp, s.dp, s.etp, s.ep},
+                                               [](int size) { return size > 1; });
+    if (s.ranks() <= most_ranks && s.ranks() % (s.etp * s.ep) == 0 && above_1 >= 2)
+      all.push_back(choice);
+    std::size_t f = 0;
+    while (f < axis_factors && ++choice[f] == factors()[f].levels.size()) choice[f++] = 0;
+    if (f == axis_factors) return all;
+  }
+}
+
+// What a factor or level excludes: "factor" or "factor: level" on both sides. Of a factor, all
+// levels but the first.
+struct Exclusion {
+  const char* one;
+  const char* other;
+};
+
+constexpr Exclusion exclusions[] = {
+    {"attention: latent", "heads"},
+    {"attention: latent keys", "heads"},
+    {"attention: latent", "positions: learned"},
+    {"attention: latent keys", "positions: learned"},
+    {"layers: all MoE", "MLP"},
+    {"layers: none MoE", "etp"},
+    {"layers: none MoE", "ep"},
+    {"layers: none MoE", "top k"},
+    {"layers: none MoE", "router"},
+    {"layers: none MoE", "groups of experts"},
+    {"layers: none MoE", "router's bias"},
+    {"layers: none MoE", "shared expert"},
+    {"layers: none MoE", "capacity"},
+    {"layers: none MoE", "z loss"},
+    {"layers: none MoE", "balance"},
+    {"layers: none MoE", "balance group"},
+    {"router: forced", "groups of experts"},
+    {"router: forced", "router's bias"},
+    {"balance: none", "balance group"},
+    {"balance: micro", "balance group"},
+    {"balance: sequence", "balance group"},
+    {"micro-batch: 1", "micro-batches of a replica: 2, the last one shorter"},
+    {"states: shared by two", "dp: 1"},
+    {"states: shared by two", "dp: 3"},
+};
+
+using Pairs = std::set<std::array<std::size_t, 4>>;  // factor, level, factor, level
+
+std::vector<std::array<std::size_t, 2>> meant_by(const std::string& side) {
+  std::vector<std::array<std::size_t, 2>> meant;
+  for (std::size_t f = 0; f < factors().size(); ++f)
+    for (std::size_t i = 0; i < factors()[f].levels.size(); ++i) {
+      const std::string& factor = factors()[f].name;
+      if ((factor == side && i > 0) || factor + ": " + factors()[f].levels[i].name == side)
+        meant.push_back({f, i});
+    }
+  require(!meant.empty(), "random cases: no factor or level '", side, "'");
+  return meant;
+}
+
+Pairs make_excluded() {
+  Pairs all;
+  for (const Exclusion& e : exclusions)
+    for (const auto& [f, i] : meant_by(e.one))
+      for (const auto& [g, j] : meant_by(e.other)) {
+        all.insert({f, i, g, j});
+        all.insert({g, j, f, i});
+      }
+  return all;
+}
+
+}  // namespace
+
+std::int64_t Dice::below(std::int64_t count) {
+  return std::int64_t(random_.words(drawn_++)[0] % std::uint64_t(count));
+}
+
+const std::vector<Factor>& factors() {
+  static const std::vector<Factor> all = make_factors();
+  return all;
+}
+
+const std::vector<std::vector<std::size_t>>& axis_choices() {
+  static const std::vector<std::vector<std::size_t>> all = make_axis_choices();
+  return all;
+}
+
+AxisSizes axes_of(const std::vector<std::size_t>& choice) {
+  const auto size = [&](std::size_t f) { return std::stoi(factors()[f].levels[choice[f]].name); };
+  return {size(0), size(1), size(2), size(3), size(4)};
+}
+
+bool go_together(std::size_t f, std::size_t i, std::size_t g, std::size_t j) {
+  static const Pairs excluded = make_excluded();
+  return !excluded.contains({f, i, g, j});
+}
+
+}  // namespace pf

@@ -1,0 +1,77 @@
+// `pentafold prove` as people start it.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "tests/launch/shell.h"
+
+namespace pf {
+namespace {
+
+class ProveCommandLine : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (access(PENTAFOLD_BINARY, X_OK) != 0) GTEST_SKIP() << PENTAFOLD_BINARY << " is not built";
+  }
+  StepOutcome prove(const std::string& arguments) const {
+    return in_shell(here, "c=" PENTAFOLD_SOURCE_DIR "/configs/prove; $p prove " + arguments);
+  }
+  std::string message(const std::string& arguments) const {
+    const StepOutcome outcome = prove(arguments);
+    EXPECT_EQ(outcome.code, 2) << arguments;
+    EXPECT_EQ(outcome.out, "") << arguments;
+    return outcome.err;
+  }
+
+  const TemporaryFolder here;
+};
+
+TEST_F(ProveCommandLine, ALineALayoutAndAVerdict) {
+  const StepOutcome outcome = prove("$c/dense.yaml --ranks 2");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_TRUE(contains(outcome.out, "; f64, 2 ranks against 1\n")) << outcome.out;
+  for (const char* layout : {"\ntp 1  cp 1  dp 2 ", "\ntp 1  cp 2  dp 1 ", "\ntp 2  cp 1  dp 1 "})
+    EXPECT_TRUE(contains(outcome.out, layout)) << outcome.out;
+  EXPECT_TRUE(contains(outcome.out, "\nproven: 3 layouts are one rank within 1e-10"))
+      << outcome.out;
+}
+
+TEST_F(ProveCommandLine, ATableWhereSumsAreRounded) {
+  const StepOutcome outcome = prove("$c/moe.yaml --ranks 2 parallel.ep=2 --precision f32");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_TRUE(contains(outcome.out, "\n| layout | loss |")) << outcome.out;
+  EXPECT_TRUE(contains(outcome.out, "\n| 1 rank in f64 |")) << outcome.out;
+  EXPECT_TRUE(contains(outcome.out, "\n| tp 2  cp 1  dp 1   etp 1  ep 2  edp 1 |")) << outcome.out;
+  EXPECT_TRUE(contains(outcome.out, "\n| worst of 3 layouts |")) << outcome.out;
+}
+
+TEST_F(ProveCommandLine, WrongInputIsSaidOnce) {
+  EXPECT_TRUE(contains(message(""), "name the FILE to prove"));
+  EXPECT_TRUE(contains(message("none.yaml --ranks 2"), "none.yaml: cannot open"));
+  EXPECT_TRUE(contains(message("$c/moe.yaml"), "found 1, wanted 2 to 64 ranks"));
+  EXPECT_TRUE(
+      contains(message("$c/moe.yaml --ranks 2 --precision f16"), "found 'f16', wanted f64"));
+  EXPECT_TRUE(contains(message("$c/moe.yaml --ranks 2 parallel.zero=3"), "ZeRO 2 and 3"));
+  EXPECT_TRUE(contains(message("$c/moe.yaml --ranks 8 parallel.ep=4 parallel.etp=4"), "parallel."));
+  EXPECT_TRUE(contains(message("$c/moe.yaml --random 3"), "makes its own configurations"));
+  EXPECT_TRUE(contains(message("--random -1"), "found -1, wanted 1 or more"));
+  EXPECT_TRUE(contains(message("--random 3 --seed -1"), "wanted 0 or more"));
+}
+
+TEST_F(ProveCommandLine, RandomCasesEndWithTheirNumberAndPairs) {
+  const StepOutcome outcome = prove("--random 2 --seed 9 --case 70");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out.find("2 random cases of seed 9 from 70 in "), 0u) << outcome.out;
+  EXPECT_TRUE(contains(outcome.out, "pairs of features met\n")) << outcome.out;
+}
+
+TEST_F(ProveCommandLine, ForeverEndsWithASignalAndAVerdict) {
+  const StepOutcome outcome = in_shell(
+      here, "timeout --preserve-status -s INT 4 $p prove --forever --seed 3 --output found");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_TRUE(contains(outcome.out, "random cases of seed 3 from 0 in ")) << outcome.out;
+  EXPECT_EQ(in_shell(here, "timeout --preserve-status -s INT 4 $p prove --random 100000").code,
+            130);
+}
+
+}  // namespace
+}  // namespace pf

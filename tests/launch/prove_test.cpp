@@ -1,0 +1,188 @@
+// Proofs of layouts: which are made, what they find, and how little is left of what fails.
+#include "launch/prove_case.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "launch/prove_file.h"
+#include "launch/prove_layouts.h"
+#include "launch/prove_random.h"
+#include "launch/prove_shrink.h"
+#include "launch/run_mesh.h"
+#include "tests/launch/config_text.h"
+#include "tests/launch/temporary_folder.h"
+
+namespace pf {
+namespace {
+
+const std::string folder = PENTAFOLD_SOURCE_DIR;
+
+FileToProve moe(const Overrides& overrides) {
+  return file_to_prove(folder + "/configs/prove/moe.yaml", overrides);
+}
+
+config::Config first_layout(const Overrides& overrides) {
+  return layouts_to_prove(moe(overrides)).legal.front();
+}
+
+TEST(Proofs, AllLayoutsThatTrainingTakesAreMade) {
+  const LayoutsOfModel layouts =
+      layouts_to_prove(moe({"parallel.ranks=6", "parallel.etp=2", "train.global_batch=6"}));
+  std::vector<std::string> made;
+  for (const config::Config& config : layouts.legal) made.push_back(axes_text(config));
+  // 3 divides neither heads nor experts, and 2 x 3 not the tokens.
+  EXPECT_EQ(made, (std::vector<std::string>{"tp 1  cp 1  dp 6   etp 2  ep 1  edp 3",
+                                            "tp 1  cp 2  dp 3   etp 2  ep 1  edp 3",
+                                            "tp 2  cp 1  dp 3   etp 2  ep 1  edp 3"}));
+  EXPECT_EQ(layouts.refusals.size(), 9 * 2 - 3u);
+}
+
+TEST(Proofs, TheBalanceGroupIsOneThatAllLayoutsShare) {
+  EXPECT_EQ(moe({"parallel.ranks=8"}).config.model().moe().balance().group(), 8);
+  EXPECT_EQ(
+      moe({"parallel.ranks=8", "train.global_batch=4"}).config.model().moe().balance().group(), 4);
+  EXPECT_EQ(
+      moe({"parallel.ranks=8", "model.moe.balance.group=2"}).config.model().moe().balance().group(),
+      2);
+}
+
+TEST(Proofs, LargeModelsAndBatchesAndSingleRanksAreRefused) {
+  const auto said = [](const Overrides& overrides) { return error_of([&] { moe(overrides); }); };
+  EXPECT_NE(said({"parallel.ranks=2", "model.hidden=4096"}).find("Make it smaller"),
+            std::string::npos);
+  EXPECT_NE(said({"parallel.ranks=2", "train.global_batch=4096"}).find("tokens a step"),
+            std::string::npos);
+  EXPECT_NE(said({}).find("parallel.ranks: found 1, wanted 2 to 64"), std::string::npos)
+      << said({});
+  EXPECT_NE(error_of([] {
+              layouts_to_prove(moe(
+                  {"parallel.ranks=8", "parallel.tp=2", "parallel.cp=2", "train.global_batch=7"}));
+            }).find("no layout of 8 ranks is legal"),
+            std::string::npos);
+}
+
+TEST(Proofs, AWrongGradientOrWeightOfOneRankIsFoundAndNamed) {
+  const config::Config config = first_layout({"parallel.ranks=4", "parallel.tp=2"});
+  const Descent one_rank = descend(on_one_rank(config));
+  EXPECT_TRUE(prove(config, one_rank).holds()) << prove(config, one_rank).text();
+  Descent wrong = one_rank;
+  for (double& g : wrong.steps[1].gradients.at("layers.1.moe.router")) g *= 2;
+  EXPECT_FALSE(prove(config, wrong).holds());
+  EXPECT_EQ(prove(config, wrong).worst.where, "gradient of layers.1.moe.router, step 2");
+  wrong = one_rank;
+  wrong.weights.at("layers.2.attention.out")[5] += 1e-9;
+  EXPECT_FALSE(prove(config, wrong).holds());
+  EXPECT_EQ(prove(config, wrong).worst.where, "weights layers.2.attention.out");
+}
+
+TEST(Proofs, AVerdictNamesTheLayoutAndTheTensorThatDiffer) {
+  const FileToProve file =
+      moe({"parallel.ranks=4", "parallel.tp=2", "parallel.cp=2", "parallel.ep=2"});
+  Descent one_rank = one_rank_of(file);
+  const auto verdict = [&](bool want) {
+    testing::internal::CaptureStdout();
+    EXPECT_EQ(prove_layouts(layouts_to_prove(file), one_rank), want);
+    return testing::internal::GetCapturedStdout();
+  };
+  EXPECT_NE(verdict(true).find("proven: 2 layouts are one rank within 1e-10"), std::string::npos);
+  one_rank.weights.at("head")[5] += 1e-3;
+  const std::string text = verdict(false);
+  EXPECT_NE(text.find("NOT PROVEN: 2 of 2 layouts differ"), std::string::npos) << text;
+  EXPECT_NE(text.find("weights head   DIFFERS"), std::string::npos) << text;
+}
+
+TEST(Proofs, AnErrorOfOneRankOfTheLayoutIsAFailure) {
+  config::Config config = first_layout({"parallel.ranks=4", "parallel.tp=2"});
+  config.mutable_train()->set_global_batch(1);
+  const Proof proof = prove(config, {});
+  EXPECT_FALSE(proof.holds());
+  EXPECT_NE(proof.text().find("1 micro-batches for 2 replicas"), std::string::npos) << proof.text();
+}
+
+TEST(Proofs, FrozenAndAdaptedParametersAreThoseOfTraining) {
+  const Recipe frozen =
+      recipe_of(first_layout({"parallel.ranks=2", "train.freeze=head, *.router"}));
+  EXPECT_EQ(frozen.frozen,
+            (std::vector<std::string>{"layers.1.moe.router", "layers.2.moe.router", "head"}));
+  EXPECT_TRUE(frozen.adapted.names.empty());
+  const Recipe adapted = recipe_of(
+      first_layout({"parallel.ranks=2", "train.lora={rank: 2, alpha: 8, on: layers.0.*.q}"}));
+  EXPECT_EQ(adapted.adapted.names, std::vector<std::string>{"layers.0.attention.q"});
+  EXPECT_EQ(adapted.adapted.scale, 4);
+}
+
+TEST(RandomProofs, ACaseIsAFunctionOfSeedAndNumber) {
+  const RandomCases cases(3), same(3), other(4);
+  int different = 0;
+  for (const std::int64_t number : {0, 59, 200, 5'000'000}) {
+    const RandomCase one = cases.of(number);
+    EXPECT_TRUE(equal(one.config, same.of(number).config));
+    EXPECT_EQ(one.levels, same.of(number).levels);
+    different += one.levels != other.of(number).levels;
+  }
+  EXPECT_GT(different, 2);
+  EXPECT_FALSE(equal(cases.of(200).config, cases.of(201).config));
+}
+
+TEST(RandomProofs, CasesAreLegalAndCutAlongTwoAxes) {
+  const RandomCases cases(5);
+  for (std::int64_t number = 0; number < 400; ++number) {
+    const RandomCase one = cases.of(number);  // throws for one that is not legal
+    const AxisSizes axes = axes_of(one.levels);
+    const Layout layout = layout_of(one.config);
+    EXPECT_EQ(layout.dp, axes.dp);
+    EXPECT_GE((axes.tp > 1) + (axes.cp > 1) + (axes.dp > 1) + (axes.ep > 1) + (axes.etp > 1), 2);
+  }
+}
+
+TEST(RandomProofs, EveryPairOfFeaturesMeetsInTheFirstCases) {
+  const RandomCases cases(1);
+  std::vector<RandomCase> first;
+  for (std::int64_t number = 0; number < 80; ++number) first.push_back(cases.of(number));
+  EXPECT_EQ(cases.pairs_in(first), cases.legal_pairs());
+  EXPECT_GT(cases.legal_pairs(), 4000u);
+  EXPECT_LT(cases.pairs_in({first[0]}), 500u);
+}
+
+TEST(RandomProofs, WhatFailsIsShrunkToWhatItNeeds) {
+  int asked = 0;
+  const auto fails = [&](const config::Config& c) {
+    ++asked;
+    return c.parallel().tp() > 1 && c.model().layers() > 1 && c.model().has_moe();
+  };
+  const RandomCases cases(2);
+  std::int64_t number = 0;
+  while (!fails(cases.of(number).config)) ++number;
+  asked = 0;
+  const config::Config small = shrink(cases.of(number).config, fails);
+  EXPECT_LT(asked, 200);
+  EXPECT_TRUE(fails(small));
+  EXPECT_EQ(refusal(small), "");
+  EXPECT_EQ(small.model().layers(), 2);
+  EXPECT_EQ(small.parallel().cp() * small.parallel().ep() * small.parallel().etp(), 1);
+  EXPECT_EQ(small.parallel().ranks(), small.parallel().tp());
+  EXPECT_EQ(small.train().global_batch(), 1);
+  EXPECT_FALSE(small.model().has_mla());
+  EXPECT_EQ(small.model().moe().balance().kind(), config::Balance::none);
+  const config::Config as_it_was =
+      shrink(cases.of(number).config, [](const config::Config&) { return false; });
+  EXPECT_TRUE(equal(as_it_was, cases.of(number).config));
+}
+
+// Cases that failed once, or that are worth keeping.
+TEST(RandomProofs, SavedCasesHold) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder + "/tests/prove")) {
+    if (entry.path().extension() != ".yaml") continue;
+    const Proof proof = prove(load_config(entry.path().string()));
+    EXPECT_TRUE(proof.holds()) << entry.path() << ": " << proof.text();
+    ++count;
+  }
+  EXPECT_GT(count, 0);
+}
+
+}  // namespace
+}  // namespace pf
