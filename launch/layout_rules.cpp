@@ -194,11 +194,9 @@ void check_supported(const config::Config& config, const Places& places) {
       places.fail(part.key, "found " + text_of(part.value) + ", but " + part.what +
                                 " is not in this version yet; use " + text_of(part.largest));
   }
-  if (parallel.cp() > 1 && parallel.cp_method() != config::Parallel::all_gather &&
-      parallel.cp_method() != config::Parallel::ulysses)
-    places.fail("parallel.cp_method", "found " +
-                                          config::Parallel::CpMethod_Name(parallel.cp_method()) +
-                                          ", which is not in this version yet; use all_gather");
+  if (parallel.cp() > 1 && parallel.cp_method() == config::Parallel::two_level)
+    places.fail("parallel.cp_method",
+                "found two_level, which is not in this version yet; use ring or ulysses");
   if (config.cluster().device() != "cpu")
     places.fail("cluster.device", "found '" + config.cluster().device() +
                                       "', but training on it is not in this version yet; use cpu");

@@ -7,6 +7,7 @@
 #include "core/ops/attention.h"
 #include "core/ops/rows.h"
 #include "models/context_parallel.h"
+#include "parallel/ring_attention.h"
 #include "parallel/table.h"
 
 namespace pf {
@@ -41,6 +42,17 @@ Tensor over_heads(const Tensor& q, const Tensor& k, const Tensor& v, const Atten
   return rows_for_columns(y, *context.mesh, axes::cp);
 }
 
+Tensor over_ring(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionShape& shape,
+                 const Areas& areas, const Context& context) {
+  const Batch& batch = context.batch;
+  std::vector<Areas> of_ranks;
+  for (std::int64_t rank = 0; rank < context.mesh->size(axes::cp); ++rank) {
+    const auto keys = rows_between(batch.keys, rank * k.rows(), (rank + 1) * k.rows());
+    of_ranks.push_back(areas_in_rows(areas, batch.queries, keys));
+  }
+  return ring_attention(q, k, v, std::move(of_ranks), shape, *context.mesh, axes::cp);
+}
+
 }  // namespace
 
 Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionShape& shape,
@@ -48,6 +60,7 @@ Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const Attention
   const Areas& all = context.batch.areas;
   const Areas areas = window == 0 ? all : within_window(all, window);
   if (method == CpMethod::ulysses) return over_heads(q, k, v, shape, areas, context);
+  if (method == CpMethod::ring) return over_ring(q, k, v, shape, areas, context);
   return over_gathered(q, k, v, shape, areas, context);
 }
 

@@ -105,6 +105,19 @@ std::vector<TokenRange> rows_of_all(std::int64_t sequences, std::int64_t length,
   return ranges;
 }
 
+std::vector<TokenRange> rows_between(std::span<const TokenRange> ranges, std::int64_t begin,
+                                     std::int64_t end) {
+  std::vector<TokenRange> out;
+  for (const TokenRange& range : ranges) {
+    const std::int64_t first = std::max(begin, range.row);
+    const std::int64_t last = std::min(end, range.row + range.size());
+    if (first < last)
+      out.push_back(
+          {range.begin + first - range.row, range.begin + last - range.row, first - begin});
+  }
+  return out;
+}
+
 Batch cut_over_cp(const Batch& whole, const Mesh& mesh) {
   Batch batch = whole;
   batch.queries = rows_of_rank(whole.sequences, whole.length, mesh);

@@ -18,7 +18,8 @@
 namespace pf {
 
 // Shares each kernel's rows, columns or elements out to its workers. The same for any number of
-// them, but for the weight gradients of rms_norm_backward and what Products and AttentionKernels say.
+// them, but for the weight gradients of rms_norm_backward and what Products and AttentionKernels
+// say.
 class CpuBackend final : public Backend {
  public:
   // `isa` must be one of usable_isas().
@@ -88,6 +89,8 @@ class CpuBackend final : public Backend {
                           const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
                           const Tensor& v, std::span<const Area> areas, const AttentionShape& shape,
                           const Tensor& work) override;
+  void merge_attention(const Tensor& y, const Tensor& lse, const Tensor& part_y,
+                       const Tensor& part_lse) override;
   void route(const Tensor& scores, const Tensor& weights, const Tensor& lse, const Tensor& chosen,
              const Tensor& logits, const Router& router) override;
   void route_again(const Tensor& scores, const Tensor& weights, const Tensor& lse,

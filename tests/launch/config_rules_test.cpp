@@ -325,13 +325,14 @@ TEST(ConfigRules, UlyssesDividesHeads) {
   EXPECT_EQ(ulysses("4, kv_heads: 1", "ranks: 4, tp: 2, cp: 2"), "no error");
 }
 
-TEST(ConfigRules, OtherWaysOfContextParallelismAreNotThereYet) {
+TEST(ConfigRules, TwoLevelContextParallelismIsNotThereYet) {
   Places places;
-  const config::Config config = parse_config(
-      small_run, "run.yaml", {"parallel={ranks: 2, cp: 2, cp_method: ring}"}, {.places = &places});
+  const config::Config config =
+      parse_config(small_run, "run.yaml", {"parallel={ranks: 2, cp: 2, cp_method: two_level}"},
+                   {.places = &places});
   EXPECT_EQ(error_of([&] { check_supported(config, places); }),
-            "override 'parallel={ranks: 2, cp: 2, cp_method: ring}': parallel.cp_method: found "
-            "ring, which is not in this version yet; use all_gather");
+            "override 'parallel={ranks: 2, cp: 2, cp_method: two_level}': parallel.cp_method: "
+            "found two_level, which is not in this version yet; use ring or ulysses");
 }
 
 TEST(ConfigRules, WhatIsNotThereYetIsSaidBeforeTraining) {

@@ -55,6 +55,9 @@ TEST_F(LayoutsInTraining, GiveTheNumbersAndTheTextOfOneRank) {
   EXPECT_GT(one.samples.size(), 60u);
   for (const char* layout :
        {"'parallel={ranks: 4, tp: 2, cp: 2, ep: 4}'", "'parallel={ranks: 4, cp: 2, etp: 2, ep: 2}'",
+        "'parallel={ranks: 4, cp: 4, ep: 2, cp_method: ulysses}'",
+        "'parallel={ranks: 4, cp: 4, ep: 4, cp_method: ring}'",
+        "'parallel={ranks: 4, tp: 2, cp: 2, cp_method: ring}'",
         "'parallel={ranks: 4, tp: 4, etp: 4}'", "'parallel={ranks: 4, tp: 2, ep: 4, zero: 1}'"}) {
     SCOPED_TRACE(layout);
     const Told cut = train(model + layout);

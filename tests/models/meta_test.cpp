@@ -94,6 +94,15 @@ TEST(Meta, EachRankOfAFoldedLayoutToo) {
     expect_the_same(recipe, layout, 8);
 }
 
+TEST(Meta, EachRankToWhichKeysComeInAnyWayToo) {
+  Recipe recipe = balanced(config::Balance::mixed, DType::bf16);
+  for (const CpMethod method : {CpMethod::ring, CpMethod::ulysses}) {
+    SCOPED_TRACE(int(method));
+    recipe.cp_method = method;
+    expect_the_same(recipe, {.cp = 2, .edp = 2}, 8);
+  }
+}
+
 TEST(Meta, UnevenRoutingIsCountedAsBalanced) {
   Recipe recipe = balanced(config::Balance::micro, DType::f64);
   recipe.model.mutable_moe()->set_top_k(1);
