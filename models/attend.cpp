@@ -43,14 +43,10 @@ Tensor over_heads(const Tensor& q, const Tensor& k, const Tensor& v, const Atten
 }
 
 Tensor over_ring(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionShape& shape,
-                 const Areas& areas, const Context& context) {
-  const Batch& batch = context.batch;
-  std::vector<Areas> of_ranks;
-  for (std::int64_t rank = 0; rank < context.mesh->size(axes::cp); ++rank) {
-    const auto keys = rows_between(batch.keys, rank * k.rows(), (rank + 1) * k.rows());
-    of_ranks.push_back(areas_in_rows(areas, batch.queries, keys));
-  }
-  return ring_attention(q, k, v, std::move(of_ranks), shape, *context.mesh, axes::cp);
+                 const Areas& areas, const Context& context, int neighbours) {
+  const Mesh& mesh = *context.mesh;
+  return ring_attention(q, k, v, areas_in_ring(areas, context.batch, mesh, neighbours), shape, mesh,
+                        axes::cp, neighbours);
 }
 
 }  // namespace
@@ -59,13 +55,29 @@ Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const Attention
               std::int64_t window, CpMethod method, const Context& context) {
   const Areas& all = context.batch.areas;
   const Areas areas = window == 0 ? all : within_window(all, window);
-  if (method == CpMethod::ulysses) return over_heads(q, k, v, shape, areas, context);
-  if (method == CpMethod::ring) return over_ring(q, k, v, shape, areas, context);
+  switch (method) {
+    case CpMethod::ring:
+      return over_ring(q, k, v, shape, areas, context, 1);
+    case CpMethod::ulysses:
+      return over_heads(q, k, v, shape, areas, context);
+    case CpMethod::two_level:
+      return over_ring(
+          q, k, v, shape, areas, context,
+          int(two_level_neighbours(shape.heads, shape.kv_heads, context.mesh->size(axes::cp))));
+    case CpMethod::all_gather:
+      break;
+  }
   return over_gathered(q, k, v, shape, areas, context);
 }
 
 bool heads_fit(std::int64_t heads, std::int64_t kv_heads, std::int64_t ranks) {
   return heads % ranks == 0 && (kv_heads % ranks == 0 || ranks % kv_heads == 0);
+}
+
+std::int64_t two_level_neighbours(std::int64_t heads, std::int64_t kv_heads, std::int64_t ranks) {
+  for (std::int64_t size = ranks / 2; size > 1; --size)
+    if (ranks % size == 0 && heads % size == 0 && kv_heads % size == 0) return size;
+  return 1;
 }
 
 }  // namespace pf

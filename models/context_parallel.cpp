@@ -138,4 +138,18 @@ std::vector<Area> areas_in_rows(std::span<const Area> areas, std::span<const Tok
   return out;
 }
 
+std::vector<std::vector<Area>> areas_in_ring(std::span<const Area> areas, const Batch& batch,
+                                             const Mesh& mesh, int neighbours) {
+  const int places = mesh.size(axes::cp) / neighbours;
+  const std::int64_t rows = (batch.keys.back().row + batch.keys.back().size()) / places;
+  const auto at = [&](std::int64_t place) {
+    return rows_between(batch.keys, place * rows, (place + 1) * rows);
+  };
+  const std::vector<TokenRange> queries = at(mesh.coordinate(axes::cp) / neighbours);
+  std::vector<std::vector<Area>> out;
+  for (int place = 0; place < places; ++place)
+    out.push_back(areas_in_rows(areas, queries, at(place)));
+  return out;
+}
+
 }  // namespace pf

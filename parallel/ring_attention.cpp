@@ -18,13 +18,17 @@ struct Ring {
   const Mesh* mesh;
   Axes set;
   std::vector<Areas> areas;  // by place
-  AttentionShape shape;
+  AttentionShape shape;      // of what one rank computes
+  int neighbours;
 
-  int size() const { return mesh->size(set); }
+  int size() const { return mesh->size(set) / neighbours; }
   int place(int steps_before) const {
-    return (mesh->coordinate(set) + size() - steps_before) % size();
+    return (mesh->coordinate(set) / neighbours + size() - steps_before) % size();
   }
-  int rank_at(int place) const { return mesh->group(set)[std::size_t(place)]; }
+  int rank_at(int place) const {
+    const int neighbour = mesh->coordinate(set) % neighbours;
+    return mesh->group(set)[std::size_t(place * neighbours + neighbour)];
+  }
   // Whose keys are here at a step, and what this rank's queries see of them.
   const Areas& areas_at(int step) const { return areas[std::size_t(place(step))]; }
   bool is_seen(int step) const { return !areas_at(step).empty(); }
@@ -69,10 +73,6 @@ Tensor joined(const Tensor& k, const Tensor& v) {
   backend(kv).copy(kv.columns(0, k.columns()), k);
   backend(kv).copy(kv.columns(k.columns(), kv.columns()), v);
   return kv;
-}
-
-Tensor sums_like(const Tensor& x) {
-  return Tensor::empty(x.shape(), accumulation(x.dtype()), x.device());
 }
 
 void add_to(const Tensor& y, const Tensor& x) {
@@ -132,43 +132,73 @@ void backward(const Tensor& dq, const Tensor& dkv, const Undo& in, const Ring& r
     std::swap(kv, next);
   }
   gradients.wait();
-  add_to(dkv, came);
+  if (ring.size() > 1) add_to(dkv, came);
 }
 
-Tensor rounded(const Tensor& sums, const Tensor& y) {
+// All neighbours' rows of this rank's heads, and back.
+Tensor to_heads(const Tensor& x, const Ring& ring) {
+  if (ring.neighbours == 1) return x;
+  return swap_rows_for_columns(
+      x, {"ring_attention_heads", *ring.mesh, ring.set, {}, false, ring.neighbours});
+}
+Tensor to_rows(const Tensor& x, const Ring& ring, const Label& label) {
+  if (ring.neighbours == 1) return x.labelled(label);
+  return swap_columns_for_rows(
+      x, {"ring_attention_heads", *ring.mesh, ring.set, label, false, ring.neighbours});
+}
+
+Tensor rounded(const Tensor& sums, DType type) {
+  const Tensor y = Tensor::empty(sums.shape(), type, sums.device());
   backend(y).copy(y, sums);
   return y;
+}
+
+Ring make_ring(const Mesh& mesh, const Axes& set, std::vector<Areas> areas,
+               const AttentionShape& shape, int neighbours) {
+  require(neighbours >= 1 && mesh.size(set) % neighbours == 0 && shape.heads % neighbours == 0 &&
+              shape.kv_heads % neighbours == 0,
+          "ring_attention: ", neighbours, " neighbours of ", mesh.size(set), " ranks of ",
+          name(set), " with ", shape.heads, " heads and ", shape.kv_heads, " KV heads");
+  Ring ring{&mesh, set, std::move(areas), shape, neighbours};
+  ring.shape.heads /= neighbours;
+  ring.shape.kv_heads /= neighbours;
+  require(ring.areas.size() == std::size_t(ring.size()), "ring_attention: areas for ",
+          ring.areas.size(), " places; the ring on ", name(set), " has ", ring.size());
+  return ring;
 }
 
 }  // namespace
 
 Tensor ring_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::vector<Areas> areas,
-                      const AttentionShape& shape, const Mesh& mesh, const Axes& set) {
-  const Ring ring{&mesh, set, std::move(areas), shape};
-  require(ring.areas.size() == std::size_t(ring.size()), "ring_attention: areas for ",
-          ring.areas.size(), " ranks; ", name(set), " has ", ring.size());
-  for (const Areas& part : ring.areas) check_attention(q, k, v, part, shape);
-  if (ring.size() == 1)
+                      const AttentionShape& shape, const Mesh& mesh, const Axes& set,
+                      int neighbours) {
+  const Ring ring = make_ring(mesh, set, std::move(areas), shape, neighbours);
+  if (mesh.size(set) == 1)
     return attention(q, shift(k, mesh, set, 0), shift(v, mesh, set, 0), ring.areas[0], shape);
   require(k.label() == v.label(), "ring_attention: k is ", text(k.label()), ", v ",
           text(v.label()));
   const Label others = move("ring_attention", k.label(), set, Spread::rows, Spread::others);
-  const Tensor y = Tensor::empty({q.rows(), shape.heads * shape.values()}, q.dtype(), q.device(),
-                                 attention(q.label(), others));
-  const Tensor lse = Tensor::empty({q.rows(), shape.heads}, accumulation(q.dtype()), q.device(),
-                                   constant(q.label()));
-  const Tensor sums = sums_like(y);
-  forward(sums, lse, q, k, v, ring);
-  return Tape::record(
-      rounded(sums, y), {q, k, v}, false, [q, k, v, y, lse, ring](const Tensor& dy) {
-        const Tensor dq = sums_like(q);
-        const Tensor dkv = Tensor::empty({k.rows(), k.columns() + v.columns()},
-                                         accumulation(k.dtype()), k.device());
-        backward(dq, dkv, {dy, y, lse, q, k, v}, ring);
-        return std::vector<Tensor>{rounded(dq, Tensor::gradient_like(q)),
-                                   rounded(ring.keys_of(dkv), Tensor::gradient_like(k)),
-                                   rounded(ring.values_of(dkv), Tensor::gradient_like(v))};
-      });
+  const Label label = attention(q.label(), others);
+  const Tensor hq = to_heads(q, ring), hk = to_heads(k, ring), hv = to_heads(v, ring);
+  for (const Areas& part : ring.areas) check_attention(hq, hk, hv, part, ring.shape);
+
+  const DType type = q.dtype(), of_sums = accumulation(type);
+  Device& device = q.device();
+  const Tensor lse = Tensor::empty({hq.rows(), ring.shape.heads}, of_sums, device);
+  Tensor sums = Tensor::empty({hq.rows(), ring.shape.heads * ring.shape.values()}, of_sums, device);
+  forward(sums, lse, hq, hk, hv, ring);
+  const Tensor hy = rounded(std::exchange(sums, {}), type);
+  const auto undo = [hq, hk, hv, hy, lse, ring, of_q = gradient_of(q.label()),
+                     of_k = gradient_of(k.label())](const Tensor& dy) {
+    const DType wide = lse.dtype();
+    const Tensor dq = Tensor::empty(hq.shape(), wide, hq.device());
+    const Tensor dkv = Tensor::empty({hk.rows(), hk.columns() + hv.columns()}, wide, hq.device());
+    backward(dq, dkv, {to_heads(dy, ring), hy, lse, hq, hk, hv}, ring);
+    return std::vector<Tensor>{to_rows(rounded(dq, hq.dtype()), ring, of_q),
+                               to_rows(rounded(ring.keys_of(dkv), hq.dtype()), ring, of_k),
+                               to_rows(rounded(ring.values_of(dkv), hq.dtype()), ring, of_k)};
+  };
+  return Tape::record(to_rows(hy, ring, label), {q, k, v}, false, undo);
 }
 
 }  // namespace pf

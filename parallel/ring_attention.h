@@ -10,8 +10,8 @@
 namespace pf {
 
 // y = attention(q, the keys of all ranks of `set`) as core/ops/attention.h has it, without ever
-// holding more than two ranks' keys and values (Liu et al. 2023). On `set` q, k and v are rows, as
-// many on each rank.
+// holding more than two ranks' keys and values beside its own (Liu et al. 2023). On `set` q, k and
+// v are rows, as many on each rank.
 //   q [tokens, heads * head_dim]   k [tokens, kv_heads * head_dim]
 //   v [tokens, kv_heads * value_dim]   y [tokens, heads * value_dim]
 // areas[i]: rows of this rank's queries and of the i-th rank's keys; where they are none, nothing
@@ -19,8 +19,13 @@ namespace pf {
 // what it holds. Backward sends that again, and as many times gradients of keys and values in the
 // accumulation type. Results are merged in that type, in an order that the ranks' places give.
 // Backward keeps q, k, v, y and one value per row and head.
+//
+// With `neighbours` above 1 there are two levels (Fang and Zhao 2024): so many consecutive ranks,
+// a divisor of all ranks, of heads and of kv_heads, exchange rows for heads (Jacobs et al. 2023),
+// and each then is in a ring with its likes of the other neighbourhoods. areas[i] are of the rows
+// of this neighbourhood's queries and of the i-th one's keys.
 Tensor ring_attention(const Tensor& q, const Tensor& k, const Tensor& v,
                       std::vector<std::vector<Area>> areas, const AttentionShape& shape,
-                      const Mesh& mesh, const Axes& set);
+                      const Mesh& mesh, const Axes& set, int neighbours = 1);
 
 }  // namespace pf

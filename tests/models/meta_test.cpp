@@ -96,10 +96,12 @@ TEST(Meta, EachRankOfAFoldedLayoutToo) {
 
 TEST(Meta, EachRankToWhichKeysComeInAnyWayToo) {
   Recipe recipe = balanced(config::Balance::mixed, DType::bf16);
-  for (const CpMethod method : {CpMethod::ring, CpMethod::ulysses}) {
+  recipe.model.set_heads(4);
+  recipe.model.set_kv_heads(2);
+  for (const CpMethod method : {CpMethod::ring, CpMethod::ulysses, CpMethod::two_level}) {
     SCOPED_TRACE(int(method));
     recipe.cp_method = method;
-    expect_the_same(recipe, {.cp = 2, .edp = 2}, 8);
+    expect_the_same(recipe, {.cp = 4, .edp = 4}, 16);
   }
 }
 

@@ -40,9 +40,16 @@ Areas all_areas(int ranks) {
   return all;
 }
 
-std::vector<Areas> areas_of_rank(int ranks, int rank) {
-  std::vector<Areas> out;
-  for (int key = 0; key < ranks; ++key) out.push_back(areas_between(ranks, rank, key));
+// Of the queries of a rank and its neighbours, by neighbourhood of the keys.
+std::vector<Areas> areas_of_rank(int ranks, int rank, int neighbours) {
+  std::vector<Areas> out(std::size_t(ranks / neighbours));
+  for (int key = 0; key < ranks; ++key)
+    for (int i = 0; i < neighbours; ++i) {
+      const std::int64_t q = i * rows, k = key % neighbours * rows;
+      for (const Area& a : areas_between(ranks, rank / neighbours * neighbours + i, key))
+        out[std::size_t(key / neighbours)].push_back(
+            {a.q_begin + q, a.q_end + q, a.k_begin + k, a.k_end + k, a.kind});
+    }
   return out;
 }
 
@@ -89,16 +96,18 @@ std::vector<Values> with_all_keys(int ranks) {
 
 const Label cut = dense(Spread::replicated, Spread::rows, Spread::rows);
 
-Tensor ring_of(const Mesh& mesh, const Tensor& q, const Tensor& k, const Tensor& v) {
-  return ring_attention(q, k, v, areas_of_rank(mesh.size(axes::cp), mesh.coordinate(axes::cp)),
-                        shape, mesh, axes::cp);
+Tensor ring_of(const Mesh& mesh, const Tensor& q, const Tensor& k, const Tensor& v,
+               int neighbours = 1) {
+  return ring_attention(q, k, v,
+                        areas_of_rank(mesh.size(axes::cp), mesh.coordinate(axes::cp), neighbours),
+                        shape, mesh, axes::cp, neighbours);
 }
 
-void expect_whole(int ranks, DType type, double near) {
+void expect_whole(int ranks, DType type, double near, int neighbours = 1) {
   const std::vector<Values> want = with_all_keys(ranks);
   in_ranks({.cp = ranks, .edp = ranks}, [&](const Mesh& mesh) {
     const auto run = [&](const Tensor& q, const Tensor& k, const Tensor& v) {
-      return ring_of(mesh, q, k, v);
+      return ring_of(mesh, q, k, v, neighbours);
     };
     const auto found = results(run, type, mesh.device(), ranks, mesh.rank(), cut);
     for (std::size_t i = 0; i < want.size(); ++i) {
@@ -114,6 +123,26 @@ void expect_whole(int ranks, DType type, double near) {
 
 TEST(RingAttention, EqualsAttentionWithAllKeys) {
   for (const int ranks : {1, 2, 3, 4, 5}) expect_whole(ranks, DType::f64, 1e-14);
+}
+
+TEST(RingAttention, OfNeighboursThatDivideHeadsEqualsAttentionWithAllKeys) {
+  for (const int ranks : {2, 4, 6}) expect_whole(ranks, DType::f64, 1e-14, 2);
+  expect_whole(4, DType::bf16, 0x1p-7, 2);
+}
+
+// Of n ranks u neighbours: (u - 1) / u of a rank's q, k, v and y for heads, and n / u - 1 times
+// what a rank holds of all neighbours' keys and values of its heads.
+TEST(RingAttention, OfNeighboursSendsTheSumOfBothLevels) {
+  in_ranks({.cp = 4, .edp = 4}, [](const Mesh& mesh) {
+    const auto make = [&](std::int64_t columns) {
+      return random_tensor({rows, columns}, DType::f64, mesh.device(), 1, cut);
+    };
+    ring_of(mesh, make(24), make(12), make(10), 2);
+    EXPECT_EQ(
+        mesh.communicator().traffic(),
+        (std::vector<Traffic>{{"ring_attention_heads", "cp", 4, rows * (24 + 12 + 10 + 20) / 2 * 8},
+                              {"ring_attention", "cp", 2, rows * (12 + 10) * 8}}));
+  });
 }
 
 TEST(RingAttention, AccumulatesWhatIsRoundedOnce) {
@@ -180,7 +209,7 @@ TEST(RingAttention, WithWrongOperandsIsAnErrorThatNamesThem) {
           says);
     });
   };
-  fails(cut, 3, rows, {"ring_attention", "areas for 3 ranks", "cp has 2"});
+  fails(cut, 3, rows, {"ring_attention", "areas for 3 places", "cp has 2"});
   fails(cut, 2, rows + 1, {"an area of queries", "keys [0, 11)"});
   fails(dense(Spread::replicated, Spread::replicated, Spread::rows), 2, rows,
         {"ring_attention", "wants rows on cp", "replicated"});
