@@ -147,6 +147,7 @@ std::vector<std::vector<Area>> areas_in_ring(std::span<const Area> areas, const 
   };
   const std::vector<TokenRange> queries = at(mesh.coordinate(axes::cp) / neighbours);
   std::vector<std::vector<Area>> out;
+  out.reserve(std::size_t(places));
   for (int place = 0; place < places; ++place)
     out.push_back(areas_in_rows(areas, queries, at(place)));
   return out;

@@ -26,8 +26,8 @@ struct Ring {
     return (mesh->coordinate(set) / neighbours + size() - steps_before) % size();
   }
   int rank_at(int place) const {
-    const int neighbour = mesh->coordinate(set) % neighbours;
-    return mesh->group(set)[std::size_t(place * neighbours + neighbour)];
+    const int first = place * neighbours;
+    return mesh->group(set)[std::size_t(first) + std::size_t(mesh->coordinate(set) % neighbours)];
   }
   // Whose keys are here at a step, and what this rank's queries see of them.
   const Areas& areas_at(int step) const { return areas[std::size_t(place(step))]; }
@@ -69,7 +69,7 @@ Passing pass_keys(const Ring& ring, int step, const Tensor& kv, const Tensor& in
 
 // Keys and values side by side: one message.
 Tensor joined(const Tensor& k, const Tensor& v) {
-  const Tensor kv = Tensor::empty({k.rows(), k.columns() + v.columns()}, k.dtype(), k.device());
+  Tensor kv = Tensor::empty({k.rows(), k.columns() + v.columns()}, k.dtype(), k.device());
   backend(kv).copy(kv.columns(0, k.columns()), k);
   backend(kv).copy(kv.columns(k.columns(), kv.columns()), v);
   return kv;
@@ -148,7 +148,7 @@ Tensor to_rows(const Tensor& x, const Ring& ring, const Label& label) {
 }
 
 Tensor rounded(const Tensor& sums, DType type) {
-  const Tensor y = Tensor::empty(sums.shape(), type, sums.device());
+  Tensor y = Tensor::empty(sums.shape(), type, sums.device());
   backend(y).copy(y, sums);
   return y;
 }
