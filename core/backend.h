@@ -173,7 +173,9 @@ class Backend {
 
   // --- Attention ---------------------------------------------------------------------------------
   // Never holds more than blocks of scores. lse [tokens, heads] is the log of each row's sum of
-  // exponentials; a row that sees nothing gives y = 0 and lse = -inf.
+  // exponentials; a row that sees nothing gives y = 0 and lse = -inf. What is written may be of the
+  // accumulation type. Backward takes lse and y of all keys that a query sees, of which k and v may
+  // be a part.
   virtual std::size_t attention_workspace(const Tensor& q, const Tensor& k,
                                           std::span<const Area> areas,
                                           const AttentionShape& shape) = 0;
@@ -188,6 +190,11 @@ class Backend {
                                   const Tensor& q, const Tensor& k, const Tensor& v,
                                   std::span<const Area> areas, const AttentionShape& shape,
                                   const Tensor& work) = 0;
+  // y [tokens, heads * value_dim] and lse [tokens, heads] over some keys become those over the keys
+  // of part_y and part_lse as well: lse' = log(exp(lse) + exp(part_lse)), y' = y + (part_y - y)
+  // exp(part_lse - lse'). All of the accumulation type.
+  virtual void merge_attention(const Tensor& y, const Tensor& lse, const Tensor& part_y,
+                               const Tensor& part_lse) = 0;
 
   // --- Routing -----------------------------------------------------------------------------------
   // From logits [n, experts] (accumulation type): scores [n, experts]; lse [n] of the logits;

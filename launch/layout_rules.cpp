@@ -93,9 +93,21 @@ void check_ulysses(const config::Config& config, const Places& places) {
                                  ", or use cp_method=all_gather");
 }
 
+void check_two_level(const config::Config& config, const Places& places) {
+  const std::int64_t cp = config.parallel().cp();
+  const Heads heads = heads_of_rank(config);
+  if (two_level_neighbours(heads.queries, heads.keys, cp) > 1) return;
+  places.fail("parallel.cp_method", "found two_level, but no part of parallel.cp=" + text_of(cp) +
+                                        " ranks can divide the " + text_of(heads.queries) +
+                                        " heads and " + text_of(heads.keys) +
+                                        " KV heads of a tp rank, and leave others for a ring; " +
+                                        "use ring");
+}
+
 void check_cp_method(const config::Config& config, const Places& places) {
   if (config.parallel().cp() == 1) return;
   if (config.parallel().cp_method() == config::Parallel::ulysses) check_ulysses(config, places);
+  if (config.parallel().cp_method() == config::Parallel::two_level) check_two_level(config, places);
 }
 
 // Tokens are cut over cp in chunks, and each rank's over tp between the blocks of a layer.
@@ -194,11 +206,6 @@ void check_supported(const config::Config& config, const Places& places) {
       places.fail(part.key, "found " + text_of(part.value) + ", but " + part.what +
                                 " is not in this version yet; use " + text_of(part.largest));
   }
-  if (parallel.cp() > 1 && parallel.cp_method() != config::Parallel::all_gather &&
-      parallel.cp_method() != config::Parallel::ulysses)
-    places.fail("parallel.cp_method", "found " +
-                                          config::Parallel::CpMethod_Name(parallel.cp_method()) +
-                                          ", which is not in this version yet; use all_gather");
   if (config.cluster().device() != "cpu")
     places.fail("cluster.device", "found '" + config.cluster().device() +
                                       "', but training on it is not in this version yet; use cpu");

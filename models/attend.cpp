@@ -7,6 +7,7 @@
 #include "core/ops/attention.h"
 #include "core/ops/rows.h"
 #include "models/context_parallel.h"
+#include "parallel/ring_attention.h"
 #include "parallel/table.h"
 
 namespace pf {
@@ -41,18 +42,42 @@ Tensor over_heads(const Tensor& q, const Tensor& k, const Tensor& v, const Atten
   return rows_for_columns(y, *context.mesh, axes::cp);
 }
 
+Tensor over_ring(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionShape& shape,
+                 const Areas& areas, const Context& context, int neighbours) {
+  const Mesh& mesh = *context.mesh;
+  return ring_attention(q, k, v, areas_in_ring(areas, context.batch, mesh, neighbours), shape, mesh,
+                        axes::cp, neighbours);
+}
+
 }  // namespace
 
 Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttentionShape& shape,
               std::int64_t window, CpMethod method, const Context& context) {
   const Areas& all = context.batch.areas;
   const Areas areas = window == 0 ? all : within_window(all, window);
-  if (method == CpMethod::ulysses) return over_heads(q, k, v, shape, areas, context);
+  switch (method) {
+    case CpMethod::ring:
+      return over_ring(q, k, v, shape, areas, context, 1);
+    case CpMethod::ulysses:
+      return over_heads(q, k, v, shape, areas, context);
+    case CpMethod::two_level:
+      return over_ring(
+          q, k, v, shape, areas, context,
+          int(two_level_neighbours(shape.heads, shape.kv_heads, context.mesh->size(axes::cp))));
+    case CpMethod::all_gather:
+      break;
+  }
   return over_gathered(q, k, v, shape, areas, context);
 }
 
 bool heads_fit(std::int64_t heads, std::int64_t kv_heads, std::int64_t ranks) {
   return heads % ranks == 0 && (kv_heads % ranks == 0 || ranks % kv_heads == 0);
+}
+
+std::int64_t two_level_neighbours(std::int64_t heads, std::int64_t kv_heads, std::int64_t ranks) {
+  for (std::int64_t size = ranks / 2; size > 1; --size)
+    if (ranks % size == 0 && heads % size == 0 && kv_heads % size == 0) return size;
+  return 1;
 }
 
 }  // namespace pf

@@ -29,4 +29,8 @@ Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const Attention
 // a part of the queries of one.
 bool heads_fit(std::int64_t heads, std::int64_t kv_heads, std::int64_t ranks);
 
+// How many ranks of cp divide heads where others are in a ring: the largest divisor of `ranks`
+// below it that divides `heads` and `kv_heads`; 1: there is none, and one level is left.
+std::int64_t two_level_neighbours(std::int64_t heads, std::int64_t kv_heads, std::int64_t ranks);
+
 }  // namespace pf

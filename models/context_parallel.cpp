@@ -103,6 +103,19 @@ std::vector<RowRange> rows_of_all(std::int64_t sequences, std::int64_t length, c
   return ranges;
 }
 
+std::vector<TokenRange> rows_between(std::span<const TokenRange> ranges, std::int64_t begin,
+                                     std::int64_t end) {
+  std::vector<TokenRange> out;
+  for (const TokenRange& range : ranges) {
+    const std::int64_t first = std::max(begin, range.row);
+    const std::int64_t last = std::min(end, range.row + range.size());
+    if (first < last)
+      out.push_back(
+          {range.begin + first - range.row, range.begin + last - range.row, first - begin});
+  }
+  return out;
+}
+
 Batch cut_over_cp(const Batch& whole, const Mesh& mesh) {
   Batch batch = whole;
   batch.queries = rows_of_rank(whole.sequences, whole.length, mesh);
@@ -120,6 +133,21 @@ std::vector<Area> areas_in_rows(std::span<const Area> areas, std::span<const Row
   for (const Area& area : areas)
     for (const RowRange& q : queries)
       for (const RowRange& k : keys) append_part(out, area, q, k);
+  return out;
+}
+
+std::vector<std::vector<Area>> areas_in_ring(std::span<const Area> areas, const Batch& batch,
+                                             const Mesh& mesh, int neighbours) {
+  const int places = mesh.size(axes::cp) / neighbours;
+  const std::int64_t rows = (batch.keys.back().row + batch.keys.back().size()) / places;
+  const auto at = [&](std::int64_t place) {
+    return rows_between(batch.keys, place * rows, (place + 1) * rows);
+  };
+  const std::vector<TokenRange> queries = at(mesh.coordinate(axes::cp) / neighbours);
+  std::vector<std::vector<Area>> out;
+  out.reserve(std::size_t(places));
+  for (int place = 0; place < places; ++place)
+    out.push_back(areas_in_rows(areas, queries, at(place)));
   return out;
 }
 

@@ -21,6 +21,15 @@ std::int64_t length_unit(std::int64_t tp, std::int64_t cp);
 std::vector<RowRange> rows_of_rank(std::int64_t sequences, std::int64_t length, const Mesh& mesh);
 std::vector<RowRange> rows_of_all(std::int64_t sequences, std::int64_t length, const Mesh& mesh);
 
+// The rows [begin, end) of these, counted from `begin`: all_gather()'s rows of some ranks.
+std::vector<TokenRange> rows_between(std::span<const TokenRange> ranges, std::int64_t begin,
+                                     std::int64_t end);
+
+// What areas, in tokens, are in rows of the queries of this rank and its neighbours, and of the
+// keys of each neighbourhood of so many consecutive ranks: see ring_attention().
+std::vector<std::vector<Area>> areas_in_ring(std::span<const Area> areas, const Batch& batch,
+                                             const Mesh& mesh, int neighbours);
+
 // This rank's rows of a batch that has all of them.
 Batch cut_over_cp(const Batch& whole, const Mesh& mesh);
 

@@ -17,7 +17,7 @@ void exchange(const Tensor& x, std::vector<ConstBytes> send, std::vector<Bytes> 
               const Move& move) {
   const Call call{move.kind, move.set, x.dtype(), x.shape(), move.is_uneven, {}};
   move.mesh.communicator()
-      .exchange(move.mesh.group(move.set), call, std::move(send), std::move(receive))
+      .exchange(move.group(), call, std::move(send), std::move(receive))
       ->wait();
 }
 
@@ -139,6 +139,11 @@ std::vector<Tensor> everyone(const Tensor& x, const Move& move) {
 }
 
 }  // namespace
+
+std::span<const int> Move::group() const {
+  const auto first = std::size_t(mesh.coordinate(set) - self());
+  return std::span(mesh.group(set)).subspan(first, std::size_t(ranks()));
+}
 
 Tensor contiguous(const Tensor& x) {
   if (x.is_contiguous()) return x;

@@ -18,9 +18,12 @@ struct Move {
   const Axes& set;
   Label label;
   bool is_uneven = false;  // ranks hold different numbers of rows
+  // Of the group, so many consecutive ranks make the call among themselves; 0: all.
+  int neighbours = 0;
 
-  int ranks() const { return mesh.size(set); }
-  int self() const { return mesh.coordinate(set); }
+  int ranks() const { return neighbours > 0 ? neighbours : mesh.size(set); }
+  int self() const { return mesh.coordinate(set) % ranks(); }
+  std::span<const int> group() const;  // world ranks
 };
 
 // Rows are of the first dim; rows[i] are the i-th rank's. All ranks of the group call the same.

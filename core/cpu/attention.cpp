@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 #include <vector>
@@ -91,6 +92,7 @@ class Job {
       : workers_(workers),
         gemm_(gemm),
         rows_(attention_rows<T>(isa)),
+        sums_(attention_rows<A>(isa)),
         plan_(areas),
         shape_(shape),
         dim_(shape.head_dim),
@@ -246,6 +248,15 @@ class Job {
   void tile_gradients(const Inputs& in, i64 head, const Tile& tile, const QuerySpan& at, A* dk,
                       A* dv, const UnitScratch& scratch) const;
 
+  // f(loops that write y): of type T or, where y is, of the accumulation type.
+  template <class F>
+  void as_written(const Tensor& y, F f) const {
+    if (y.dtype() == dtype_of<T>())
+      f(rows_);
+    else
+      f(sums_);
+  }
+
   std::size_t worker_count() const { return std::size_t(workers_.count()); }
   i64 key_pitch() const { return shape_.kv_heads * dim_; }
   i64 value_pitch() const { return shape_.kv_heads * value_dim_; }
@@ -253,6 +264,7 @@ class Job {
   Workers& workers_;
   const Bf16Gemm& gemm_;
   const AttentionRows<T>& rows_;
+  const AttentionRows<A>& sums_;
   AttentionPlan plan_;
   AttentionShape shape_;
   i64 dim_, wide_, value_dim_, value_wide_, group_, gemm_bytes_;
@@ -293,7 +305,7 @@ void Job<T>::block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, 
                            const std::vector<std::size_t>& areas, const ForwardScratch& keys,
                            const BlockScratch& scratch) const {
   const i64 rows = end - begin, kv_head = head / group_;
-  const Head<T> query = head_of<T>(q, head, dim_), to = head_of<T>(y, head, value_dim_);
+  const Head<T> query = head_of<T>(q, head, dim_);
   const Head<T> key = head_of<T>(k, kv_head, dim_), value = head_of<T>(v, kv_head, value_dim_);
   std::fill_n(scratch.y, rows * value_dim_, A(0));
   std::fill_n(scratch.top, rows, -std::numeric_limits<A>::infinity());
@@ -330,7 +342,10 @@ void Job<T>::block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, 
                  {value.row(span.begin + at), value.pitch}, sums);
     }
   }
-  rows_.divide(to.row(begin), to.pitch, scratch.y, scratch.sum, rows, value_dim_);
+  as_written(y, [&]<class Out>(const AttentionRows<Out>& loops) {
+    const Head<Out> to = head_of<Out>(y, head, value_dim_);
+    loops.divide(to.row(begin), to.pitch, scratch.y, scratch.sum, rows, value_dim_);
+  });
   for (i64 r = 0; r < rows; ++r)
     lse.data<A>()[(begin + r) * lse.pitch() + head] = scratch.top[r] + std::log(scratch.sum[r]);
 }
@@ -515,10 +530,12 @@ void Job<T>::unit_backward(const Tensor& dq, const Inputs& in, const AttentionCo
           block_backward(in, block, plan_.areas[area], query_span_of(plan_.areas[area]), scratch);
     }
   }
-  const Head<T> to = head_of<T>(dq, head, dim_);
-  for (const QuerySpan& at : queries)
-    for (i64 r = 0; r < at.span->size(); ++r)
-      rows_.add(to.row(at.span->begin + r), scratch.dq + (at.place + r) * dim_, 1, 0, dim_);
+  as_written(dq, [&]<class Out>(const AttentionRows<Out>& loops) {
+    const Head<Out> to = head_of<Out>(dq, head, dim_);
+    for (const QuerySpan& at : queries)
+      for (i64 r = 0; r < at.span->size(); ++r)
+        loops.add(to.row(at.span->begin + r), scratch.dq + (at.place + r) * dim_, 1, 0, dim_);
+  });
 }
 
 // f(begin, end, is_inside) for [0, rows), in and out of the spans.
@@ -533,9 +550,12 @@ void each_run(const std::vector<AttentionSpan>& spans, i64 rows, F f) {
   if (at < rows) f(at, rows, false);
 }
 
-template <class T>
+// Zeros of any floating type are zero bytes.
 void clear_rows(const Tensor& x, i64 begin, i64 end) {
-  for (i64 r = begin; r < end; ++r) std::fill_n(x.data<T>() + r * x.pitch(), x.columns(), T());
+  const i64 width = i64(size_of(x.dtype()));
+  for (i64 r = begin; r < end; ++r)
+    std::memset(static_cast<std::byte*>(x.raw()) + r * x.pitch() * width, 0,
+                std::size_t(x.columns() * width));
 }
 
 template <class T>
@@ -561,23 +581,27 @@ void Job<T>::backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, cons
                       sums.dv + split * sums.value_step, scratch);
     });
   });
+  const auto put = [&](const Tensor& to, const A* from, i64 step, i64 pitch, i64 begin, i64 end) {
+    as_written(to, [&]<class Out>(const AttentionRows<Out>& loops) {
+      for (i64 r = begin; r < end; ++r)
+        loops.add(to.data<Out>() + r * to.pitch(), from + r * pitch, splits(), step, pitch);
+    });
+  };
   workers_.split(in.k.rows(), 1, [&](i64 from, i64 to, int) {
     each_run(plan_.k_spans, in.k.rows(), [&](i64 begin, i64 end, bool is_inside) {
       begin = std::max(begin, from);
       end = std::min(end, to);
-      for (i64 r = begin; r < end && is_inside; ++r) {
-        rows_.add(dk.data<T>() + r * dk.pitch(), sums.dk + r * key_pitch(), splits(), sums.key_step,
-                  key_pitch());
-        rows_.add(dv.data<T>() + r * dv.pitch(), sums.dv + r * value_pitch(), splits(),
-                  sums.value_step, value_pitch());
+      if (!is_inside) {
+        clear_rows(dk, begin, end);
+        clear_rows(dv, begin, end);
+        return;
       }
-      if (is_inside) return;
-      clear_rows<T>(dk, begin, end);
-      clear_rows<T>(dv, begin, end);
+      put(dk, sums.dk, sums.key_step, key_pitch(), begin, end);
+      put(dv, sums.dv, sums.value_step, value_pitch(), begin, end);
     });
   });
   each_run(plan_.q_spans, dq.rows(), [&](i64 begin, i64 end, bool is_inside) {
-    if (!is_inside) clear_rows<T>(dq, begin, end);
+    if (!is_inside) clear_rows(dq, begin, end);
   });
 }
 

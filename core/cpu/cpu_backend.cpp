@@ -364,8 +364,7 @@ void CpuBackend::sum_rows(const Tensor& y, const Tensor& x, const Tensor& place,
   });
 }
 
-// --- Products and attention
-// -----------------------------------------------------------------------
+// --- Products ------------------------------------------------------------------------------------
 
 std::size_t CpuBackend::packed_bytes(const Packed& w) {
   return products_.packed_bytes(w);
@@ -401,34 +400,6 @@ void CpuBackend::product_weight_gradient(std::span<const GradientTarget> dws, co
                                          std::span<const std::int64_t> counts, const Tensor& work) {
   const Span span("kernel", "product_weight_gradient");
   products_.product_weight_gradient(dws, dy, x, w, counts, work);
-}
-
-std::size_t CpuBackend::attention_workspace(const Tensor& q, const Tensor& k,
-                                            std::span<const Area> areas,
-                                            const AttentionShape& shape) {
-  return attention_.attention_workspace(q, k, areas, shape);
-}
-
-void CpuBackend::attention(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
-                           const Tensor& v, std::span<const Area> areas,
-                           const AttentionShape& shape, const Tensor& work) {
-  const Span span("kernel", "attention");
-  attention_.attention(y, lse, q, k, v, areas, shape, work);
-}
-
-std::size_t CpuBackend::attention_backward_workspace(const Tensor& q, const Tensor& k,
-                                                     std::span<const Area> areas,
-                                                     const AttentionShape& shape) {
-  return attention_.attention_backward_workspace(q, k, areas, shape);
-}
-
-void CpuBackend::attention_backward(const Tensor& dq, const Tensor& dk, const Tensor& dv,
-                                    const Tensor& dy, const Tensor& y, const Tensor& lse,
-                                    const Tensor& q, const Tensor& k, const Tensor& v,
-                                    std::span<const Area> areas, const AttentionShape& shape,
-                                    const Tensor& work) {
-  const Span span("kernel", "attention_backward");
-  attention_.attention_backward(dq, dk, dv, dy, y, lse, q, k, v, areas, shape, work);
 }
 
 // --- Weights -------------------------------------------------------------------------------------

@@ -89,6 +89,8 @@ class CpuBackend final : public Backend {
                           const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
                           const Tensor& v, std::span<const Area> areas, const AttentionShape& shape,
                           const Tensor& work) override;
+  void merge_attention(const Tensor& y, const Tensor& lse, const Tensor& part_y,
+                       const Tensor& part_lse) override;
   void route(const Tensor& scores, const Tensor& weights, const Tensor& lse, const Tensor& chosen,
              const Tensor& logits, const Router& router) override;
   void route_again(const Tensor& scores, const Tensor& weights, const Tensor& lse,

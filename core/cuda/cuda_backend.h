@@ -126,6 +126,9 @@ class CudaBackend : public Backend {
                           std::span<const Area>, const AttentionShape&, const Tensor&) override {
     absent("attention_backward");
   }
+  void merge_attention(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {
+    absent("merge_attention");
+  }
   void route(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
              const Router&) override {
     absent("route");

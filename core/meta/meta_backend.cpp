@@ -85,6 +85,7 @@ class MetaBackend final : public Backend {
   void attention_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                           const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                           std::span<const Area>, const AttentionShape&, const Tensor&) override {}
+  void merge_attention(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
   void route(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
              const Router&) override {}
   void route_again(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,

@@ -11,8 +11,10 @@ Tensor workspace(std::size_t bytes, const Tensor& like) {
   return Tensor::empty({std::int64_t(bytes)}, DType::u8, like.device());
 }
 
-void check(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const Area> areas,
-           const AttentionShape& shape) {
+}  // namespace
+
+void check_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const Area> areas,
+                     const AttentionShape& shape) {
   require(shape.heads >= 1 && shape.kv_heads >= 1 && shape.heads % shape.kv_heads == 0,
           "attention: ", shape.heads, " heads, ", shape.kv_heads, " KV heads; the first must be a ",
           "multiple of the second");
@@ -31,27 +33,37 @@ void check(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const Ar
             ", ", a.k_end, ") of ", q.rows(), " and ", k.rows());
 }
 
-}  // namespace
+void attention_into(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
+                    const Tensor& v, std::span<const Area> areas, const AttentionShape& shape) {
+  backend(q).attention(y, lse, q, k, v, areas, shape,
+                       workspace(backend(q).attention_workspace(q, k, areas, shape), q));
+}
+
+void attention_backward_into(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dy,
+                             const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
+                             const Tensor& v, std::span<const Area> areas,
+                             const AttentionShape& shape) {
+  backend(q).attention_backward(
+      dq, dk, dv, dy, y, lse, q, k, v, areas, shape,
+      workspace(backend(q).attention_backward_workspace(q, k, areas, shape), q));
+}
 
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::vector<Area> areas,
                  const AttentionShape& shape) {
-  check(q, k, v, areas, shape);
+  check_attention(q, k, v, areas, shape);
   require(k.label() == v.label(), "attention: k is ", text(k.label()), ", v ", text(v.label()));
   const Tensor y = Tensor::empty({q.rows(), shape.heads * shape.values()}, q.dtype(), q.device(),
                                  attention(q.label(), k.label()));
   const Tensor lse = Tensor::empty({q.rows(), shape.heads}, accumulation(q.dtype()), q.device(),
                                    constant(q.label()));
-  backend(q).attention(y, lse, q, k, v, areas, shape,
-                       workspace(backend(q).attention_workspace(q, k, areas, shape), q));
-  return Tape::record(
-      y, {q, k, v}, false, [q, k, v, y, lse, areas = std::move(areas), shape](const Tensor& dy) {
-        const Tensor dq = Tensor::gradient_like(q), dk = Tensor::gradient_like(k),
-                     dv = Tensor::gradient_like(v);
-        backend(q).attention_backward(
-            dq, dk, dv, dy, y, lse, q, k, v, areas, shape,
-            workspace(backend(q).attention_backward_workspace(q, k, areas, shape), q));
-        return std::vector<Tensor>{dq, dk, dv};
-      });
+  attention_into(y, lse, q, k, v, areas, shape);
+  return Tape::record(y, {q, k, v}, false,
+                      [q, k, v, y, lse, areas = std::move(areas), shape](const Tensor& dy) {
+                        const Tensor dq = Tensor::gradient_like(q), dk = Tensor::gradient_like(k),
+                                     dv = Tensor::gradient_like(v);
+                        attention_backward_into(dq, dk, dv, dy, y, lse, q, k, v, areas, shape);
+                        return std::vector<Tensor>{dq, dk, dv};
+                      });
 }
 
 std::vector<Area> causal_areas(std::int64_t sequences, std::int64_t length) {

@@ -20,6 +20,18 @@ namespace pf {
 Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::vector<Area> areas,
                  const AttentionShape& shape);
 
+// What attention() is made of, for ops that see keys part by part. Throws Error unless q, k, v and
+// the areas fit each other and the shape.
+void check_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const Area> areas,
+                     const AttentionShape& shape);
+// The kernels of core/backend.h, with their workspaces.
+void attention_into(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
+                    const Tensor& v, std::span<const Area> areas, const AttentionShape& shape);
+void attention_backward_into(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dy,
+                             const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
+                             const Tensor& v, std::span<const Area> areas,
+                             const AttentionShape& shape);
+
 // Each of `sequences` runs of `length` rows sees itself, causally.
 std::vector<Area> causal_areas(std::int64_t sequences, std::int64_t length);
 

@@ -120,7 +120,7 @@ Tensor repeat_heads(const Tensor& x, std::int64_t heads, std::int64_t times) {
     });
   const auto undo = [shape = x.shape(), label = gradient_of(x.label()), times,
                      each_head](const Tensor& dy) {
-    const Tensor dx = Tensor::empty(shape, dy.dtype(), dy.device(), label);
+    Tensor dx = Tensor::empty(shape, dy.dtype(), dy.device(), label);
     std::vector<Tensor> copies;
     for (std::int64_t copy = 0; copy < times; ++copy) {
       copies.push_back(Tensor::like(dx));

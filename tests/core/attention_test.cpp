@@ -301,6 +301,79 @@ TEST(Attention, IsBitwiseEqualInEveryRun) {
   }
 }
 
+// What one part of the keys gives after the other, merged; and the sums of their gradients.
+Results in_parts(Rig& rig, const std::vector<Areas>& parts, const Sizes& sizes) {
+  const auto [q, k, v, dy] = rig.operands(sizes, any_seed);
+  const DType wide = accumulation(rig.type);
+  const AttentionShape shape = sizes.shape();
+  const Tensor y = rig.soiled(q.shape(), wide), part_y = rig.soiled(q.shape(), wide);
+  const Tensor lse = rig.soiled({sizes.queries, sizes.heads}, wide), part_lse = Tensor::like(lse);
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    rig.attention.attention(i == 0 ? y : part_y, i == 0 ? lse : part_lse, q, k, v, parts[i], shape,
+                            rig.work_of(rig.attention.attention_workspace(q, k, parts[i], shape)));
+    if (i > 0) backend(y).merge_attention(y, lse, part_y, part_lse);
+  }
+  const Tensor rounded = Tensor::like(q);
+  backend(y).copy(rounded, y);
+  std::vector<Tensor> sums, terms;
+  for (const Tensor& x : {q, k, v}) {
+    sums.push_back(Tensor::zeros(x.shape(), wide, rig.device));
+    terms.push_back(rig.soiled(x.shape(), wide));
+  }
+  for (const Areas& areas : parts) {
+    rig.attention.attention_backward(
+        terms[0], terms[1], terms[2], dy, rounded, lse, q, k, v, areas, shape,
+        rig.work_of(rig.attention.attention_backward_workspace(q, k, areas, shape)));
+    for (std::size_t i = 0; i < 3; ++i) {
+      const Tensor both[] = {sums[i], terms[i]};
+      backend(y).add(sums[i], both);
+    }
+  }
+  return {elements(y), elements(lse), elements(sums[0]), elements(sums[1]), elements(sums[2])};
+}
+
+TEST(Attention, PartsOfTheKeysMergeToTheWhole) {
+  // Rows 0 to 9 see the first part alone, 90 to 99 the last alone, 100 to 104 nothing at all.
+  const std::vector<Areas> parts{
+      {area(0, 80, 0, 40, Kind::full)},
+      {area(10, 90, 40, 100, Kind::causal)},
+      {},
+      {area(10, 50, 100, 120, Kind::full), area(70, 100, 100, 130, Kind::full)}};
+  Areas all;
+  for (const Areas& part : parts) all.insert(all.end(), part.begin(), part.end());
+  const Sizes sizes{105, 130};
+  const Results wanted = dense(all, sizes);
+  for (const DType type : all_types) {
+    SCOPED_TRACE(name(type));
+    Rig rig(type);
+    const Results found = in_parts(rig, parts, sizes);
+    const double near = tolerance(type);
+    expect_near("y", found.y, wanted.y, near);
+    expect_near("lse", found.lse, wanted.lse, std::min(near, 3e-6));
+    expect_near("dq", found.dq, wanted.dq, near);
+    expect_near("dk", found.dk, wanted.dk, near);
+    expect_near("dv", found.dv, wanted.dv, near);
+  }
+}
+
+TEST(Attention, WritesTheAccumulationTypeWithoutRounding) {
+  const Areas areas{area(0, 150, 0, 150, Kind::causal)};
+  const Sizes sizes{150, 150};
+  Rig rig(DType::bf16);
+  const Results exact = in_parts(rig, {areas}, sizes);
+  const auto [q, k, v, dy] = rig.operands(sizes, any_seed);
+  const Results found = rig.run(q, k, v, dy, areas, sizes);
+  const auto round = [](Values values) {
+    for (double& value : values) value = double(float(Bf16(float(value))));
+    return values;
+  };
+  EXPECT_NE(exact.y, found.y);
+  EXPECT_EQ(round(exact.y), found.y);
+  EXPECT_EQ(round(exact.dq), found.dq);
+  EXPECT_EQ(round(exact.dk), found.dk);
+  EXPECT_EQ(round(exact.dv), found.dv);
+}
+
 TEST(Attention, HasTheGradientsThatDifferencesGive) {
   const Sizes sizes{90, 90, 4, 2, 8};
   const Areas areas{area(0, 50, 0, 50, Kind::causal), area(50, 90, 30, 90, Kind::both)};

@@ -325,13 +325,19 @@ TEST(ConfigRules, UlyssesDividesHeads) {
   EXPECT_EQ(ulysses("4, kv_heads: 1", "ranks: 4, tp: 2, cp: 2"), "no error");
 }
 
-TEST(ConfigRules, OtherWaysOfContextParallelismAreNotThereYet) {
-  Places places;
-  const config::Config config = parse_config(
-      small_run, "run.yaml", {"parallel={ranks: 2, cp: 2, cp_method: ring}"}, {.places = &places});
-  EXPECT_EQ(error_of([&] { check_supported(config, places); }),
-            "override 'parallel={ranks: 2, cp: 2, cp_method: ring}': parallel.cp_method: found "
-            "ring, which is not in this version yet; use all_gather");
+TEST(ConfigRules, TwoLevelsOfContextParallelismAreTwo) {
+  const auto two_level = [](const std::string& heads, const std::string& parallel) {
+    return rule({"model={heads: " + heads + "}", "train.global_batch=8", "data.sequence=48",
+                 "parallel={" + parallel + ", cp_method: two_level}"});
+  };
+  EXPECT_EQ(two_level("4, kv_heads: 4", "ranks: 3, cp: 3"),
+            "parallel.cp_method: found two_level, but no part of parallel.cp=3 ranks can divide "
+            "the 4 heads and 4 KV heads of a tp rank, and leave others for a ring; use ring");
+  EXPECT_EQ(two_level("4, kv_heads: 2", "ranks: 8, tp: 2, cp: 4"),
+            "parallel.cp_method: found two_level, but no part of parallel.cp=4 ranks can divide "
+            "the 2 heads and 1 KV heads of a tp rank, and leave others for a ring; use ring");
+  EXPECT_EQ(two_level("4, kv_heads: 2", "ranks: 4, cp: 4"), "no error");
+  EXPECT_EQ(two_level("4, kv_heads: 1", "ranks: 1"), "no error");
 }
 
 TEST(ConfigRules, WhatIsNotThereYetIsSaidBeforeTraining) {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <vector>
 
 #include "tests/launch/shell.h"
 
@@ -42,27 +43,37 @@ class LayoutsInTraining : public testing::Test {
     return told;
   }
 
+  void expect_one_rank(const std::string& heads, const std::vector<const char*>& layouts) {
+    const std::string model =
+        std::string("'") + with_moe + "' " + heads +
+        " model.vocabulary=259 train.global_batch=7 train.clip=0.1 model.moe.z_loss=1e-3 "
+        "model.moe.balance.group=2 model.moe.bias_rate=1e-3 ";
+    const Told one = train(model);
+    EXPECT_GT(one.numbers.size(), 12u);
+    EXPECT_GT(one.samples.size(), 60u);
+    for (const char* layout : layouts) {
+      SCOPED_TRACE(layout);
+      const Told cut = train(model + layout);
+      ASSERT_EQ(cut.numbers.size(), one.numbers.size());
+      for (std::size_t i = 0; i < one.numbers.size(); ++i)
+        EXPECT_NEAR(cut.numbers[i], one.numbers[i], 1e-10 * std::abs(one.numbers[i])) << i;
+      EXPECT_EQ(cut.samples, one.samples);
+    }
+  }
+
   const TemporaryFolder here;
 };
 
 TEST_F(LayoutsInTraining, GiveTheNumbersAndTheTextOfOneRank) {
-  const std::string model =
-      std::string("'") + with_moe +
-      "' model.kv_heads=1 model.vocabulary=259 train.global_batch=7 "
-      "train.clip=0.1 model.moe.z_loss=1e-3 model.moe.balance.group=2 model.moe.bias_rate=1e-3 ";
-  const Told one = train(model);
-  EXPECT_GT(one.numbers.size(), 12u);
-  EXPECT_GT(one.samples.size(), 60u);
-  for (const char* layout :
-       {"'parallel={ranks: 4, tp: 2, cp: 2, ep: 4}'", "'parallel={ranks: 4, cp: 2, etp: 2, ep: 2}'",
-        "'parallel={ranks: 4, tp: 4, etp: 4}'", "'parallel={ranks: 4, tp: 2, ep: 4, zero: 1}'"}) {
-    SCOPED_TRACE(layout);
-    const Told cut = train(model + layout);
-    ASSERT_EQ(cut.numbers.size(), one.numbers.size());
-    for (std::size_t i = 0; i < one.numbers.size(); ++i)
-      EXPECT_NEAR(cut.numbers[i], one.numbers[i], 1e-10 * std::abs(one.numbers[i])) << i;
-    EXPECT_EQ(cut.samples, one.samples);
-  }
+  expect_one_rank(
+      "model.kv_heads=1",
+      {"'parallel={ranks: 4, tp: 2, cp: 2, ep: 4}'", "'parallel={ranks: 4, cp: 2, etp: 2, ep: 2}'",
+       "'parallel={ranks: 4, cp: 4, ep: 2, cp_method: ulysses}'",
+       "'parallel={ranks: 4, cp: 4, ep: 4, cp_method: ring}'",
+       "'parallel={ranks: 4, tp: 2, cp: 2, cp_method: ring}'",
+       "'parallel={ranks: 4, tp: 4, etp: 4}'", "'parallel={ranks: 4, tp: 2, ep: 4, zero: 1}'"});
+  expect_one_rank("model.kv_heads=2",
+                  {"'parallel={ranks: 4, cp: 4, ep: 2, cp_method: two_level}'"});
 }
 
 }  // namespace

@@ -82,6 +82,19 @@ TEST(ContextParallel, RanksSeeTogetherWhatTheAreasSay) {
       }
 }
 
+TEST(ContextParallel, EachRanksKeysAreARunOfAllRows) {
+  for (const int cp : {1, 2, 3}) {
+    const Alone any(0, cp);
+    const auto all = rows_of_all(2, 24, any.mesh);
+    const std::int64_t rows = 48 / cp;
+    for (int rank = 0; rank < cp; ++rank)
+      EXPECT_EQ(rows_between(all, rank * rows, (rank + 1) * rows),
+                rows_of_rank(2, 24, Alone(rank, cp).mesh));
+    const std::vector<TokenRange> inside = rows_between(all, 1, 3);
+    EXPECT_EQ(inside, (std::vector<TokenRange>{{1, 3, 0}}));
+  }
+}
+
 TEST(ContextParallel, OnOneRankAreasStayAsTheyAre) {
   const Alone alone(0, 1);
   for (const std::vector<Area>& areas : masks(24)) {

@@ -106,7 +106,9 @@ const std::vector<Factor> factors{
       {"cp 4, etp 4", sizes<1, 4, 1, 4, 1>}}},
     {"keys of other ranks",
      {{"gathered", as_they_are},
-      {"by heads", [](Case& c) { c.recipe.cp_method = CpMethod::ulysses; }}}},
+      {"by heads", [](Case& c) { c.recipe.cp_method = CpMethod::ulysses; }},
+      {"in a ring", [](Case& c) { c.recipe.cp_method = CpMethod::ring; }},
+      {"on two levels", [](Case& c) { c.recipe.cp_method = CpMethod::two_level; }}}},
     {"attention",
      {{"each head its keys", as_they_are},
       {"two heads share keys", [](Case& c) { c.kv_groups = 2; }},
@@ -323,7 +325,8 @@ TEST(Layouts, EveryWayToSeeTheKeysOfOtherRanksEqualsOneRank) {
         const Samples samples = c.samples();
         const Descent want = descend(c.recipe, samples, Layout{}, 2);
         const bool fits = heads_fit(24 / tp, std::max(kv_heads / tp, 1), cp);
-        for (const CpMethod method : {CpMethod::all_gather, CpMethod::ulysses}) {
+        for (const CpMethod method :
+             {CpMethod::all_gather, CpMethod::ulysses, CpMethod::ring, CpMethod::two_level}) {
           if (method == CpMethod::ulysses && !fits) continue;
           c.recipe.cp_method = method;
           const Difference found = difference(want, descend(c.recipe, samples, c.layout(), 2));

@@ -94,6 +94,17 @@ TEST(Meta, EachRankOfAFoldedLayoutToo) {
     expect_the_same(recipe, layout, 8);
 }
 
+TEST(Meta, EachRankToWhichKeysComeInAnyWayToo) {
+  Recipe recipe = balanced(config::Balance::mixed, DType::bf16);
+  recipe.model.set_heads(4);
+  recipe.model.set_kv_heads(2);
+  for (const CpMethod method : {CpMethod::ring, CpMethod::ulysses, CpMethod::two_level}) {
+    SCOPED_TRACE(int(method));
+    recipe.cp_method = method;
+    expect_the_same(recipe, {.cp = 4, .edp = 4}, 16);
+  }
+}
+
 TEST(Meta, UnevenRoutingIsCountedAsBalanced) {
   Recipe recipe = balanced(config::Balance::micro, DType::f64);
   recipe.model.mutable_moe()->set_top_k(1);
