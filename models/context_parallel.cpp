@@ -103,10 +103,10 @@ std::vector<RowRange> rows_of_all(std::int64_t sequences, std::int64_t length, c
   return ranges;
 }
 
-std::vector<TokenRange> rows_between(std::span<const TokenRange> ranges, std::int64_t begin,
+std::vector<RowRange> rows_between(std::span<const RowRange> ranges, std::int64_t begin,
                                      std::int64_t end) {
-  std::vector<TokenRange> out;
-  for (const TokenRange& range : ranges) {
+  std::vector<RowRange> out;
+  for (const RowRange& range : ranges) {
     const std::int64_t first = std::max(begin, range.row);
     const std::int64_t last = std::min(end, range.row + range.size());
     if (first < last)
@@ -143,7 +143,7 @@ std::vector<std::vector<Area>> areas_in_ring(std::span<const Area> areas, const 
   const auto at = [&](std::int64_t place) {
     return rows_between(batch.keys, place * rows, (place + 1) * rows);
   };
-  const std::vector<TokenRange> queries = at(mesh.coordinate(axes::cp) / neighbours);
+  const std::vector<RowRange> queries = at(mesh.coordinate(axes::cp) / neighbours);
   std::vector<std::vector<Area>> out;
   out.reserve(std::size_t(places));
   for (int place = 0; place < places; ++place)

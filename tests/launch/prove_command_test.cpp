@@ -12,11 +12,11 @@ class ProveCommandLine : public testing::Test {
   void SetUp() override {
     if (access(PENTAFOLD_BINARY, X_OK) != 0) GTEST_SKIP() << PENTAFOLD_BINARY << " is not built";
   }
-  StepOutcome prove(const std::string& arguments) const {
+  Outcome prove(const std::string& arguments) const {
     return in_shell(here, "c=" PENTAFOLD_SOURCE_DIR "/configs/prove; $p prove " + arguments);
   }
   std::string message(const std::string& arguments) const {
-    const StepOutcome outcome = prove(arguments);
+    const Outcome outcome = prove(arguments);
     EXPECT_EQ(outcome.code, 2) << arguments;
     EXPECT_EQ(outcome.out, "") << arguments;
     return outcome.err;
@@ -26,7 +26,7 @@ class ProveCommandLine : public testing::Test {
 };
 
 TEST_F(ProveCommandLine, ALineALayoutAndAVerdict) {
-  const StepOutcome outcome = prove("$c/dense.yaml --ranks 2");
+  const Outcome outcome = prove("$c/dense.yaml --ranks 2");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_TRUE(contains(outcome.out, "; f64, 2 ranks against 1\n")) << outcome.out;
   for (const char* layout : {"\ntp 1  cp 1  dp 2 ", "\ntp 1  cp 2  dp 1 ", "\ntp 2  cp 1  dp 1 "})
@@ -36,7 +36,7 @@ TEST_F(ProveCommandLine, ALineALayoutAndAVerdict) {
 }
 
 TEST_F(ProveCommandLine, ATableWhereSumsAreRounded) {
-  const StepOutcome outcome = prove("$c/moe.yaml --ranks 2 parallel.ep=2 --precision f32");
+  const Outcome outcome = prove("$c/moe.yaml --ranks 2 parallel.ep=2 --precision f32");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_TRUE(contains(outcome.out, "\n| layout | loss |")) << outcome.out;
   EXPECT_TRUE(contains(outcome.out, "\n| 1 rank in f64 |")) << outcome.out;
@@ -58,14 +58,14 @@ TEST_F(ProveCommandLine, WrongInputIsSaidOnce) {
 }
 
 TEST_F(ProveCommandLine, RandomCasesEndWithTheirNumberAndPairs) {
-  const StepOutcome outcome = prove("--random 2 --seed 9 --case 70");
+  const Outcome outcome = prove("--random 2 --seed 9 --case 70");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(outcome.out.find("2 random cases of seed 9 from 70 in "), 0u) << outcome.out;
   EXPECT_TRUE(contains(outcome.out, "pairs of features met\n")) << outcome.out;
 }
 
 TEST_F(ProveCommandLine, ForeverEndsWithASignalAndAVerdict) {
-  const StepOutcome outcome = in_shell(
+  const Outcome outcome = in_shell(
       here, "timeout --preserve-status -s INT 4 $p prove --forever --seed 3 --output found");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_TRUE(contains(outcome.out, "random cases of seed 3 from 0 in ")) << outcome.out;

@@ -90,8 +90,8 @@ TEST(ContextParallel, EachRanksKeysAreARunOfAllRows) {
     for (int rank = 0; rank < cp; ++rank)
       EXPECT_EQ(rows_between(all, rank * rows, (rank + 1) * rows),
                 rows_of_rank(2, 24, Alone(rank, cp).mesh));
-    const std::vector<TokenRange> inside = rows_between(all, 1, 3);
-    EXPECT_EQ(inside, (std::vector<TokenRange>{{1, 3, 0}}));
+    const std::vector<RowRange> inside = rows_between(all, 1, 3);
+    EXPECT_EQ(inside, (std::vector<RowRange>{{1, 3, 0}}));
   }
 }
 
