@@ -104,7 +104,7 @@ std::vector<RowRange> rows_of_all(std::int64_t sequences, std::int64_t length, c
 }
 
 std::vector<RowRange> rows_between(std::span<const RowRange> ranges, std::int64_t begin,
-                                     std::int64_t end) {
+                                   std::int64_t end) {
   std::vector<RowRange> out;
   for (const RowRange& range : ranges) {
     const std::int64_t first = std::max(begin, range.row);

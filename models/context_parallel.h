@@ -23,7 +23,7 @@ std::vector<RowRange> rows_of_all(std::int64_t sequences, std::int64_t length, c
 
 // The rows [begin, end) of these, counted from `begin`: all_gather()'s rows of some ranks.
 std::vector<RowRange> rows_between(std::span<const RowRange> ranges, std::int64_t begin,
-                                     std::int64_t end);
+                                   std::int64_t end);
 
 // What areas, in tokens, are in rows of the queries of this rank and its neighbours, and of the
 // keys of each neighbourhood of so many consecutive ranks: see ring_attention().
