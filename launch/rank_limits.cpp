@@ -98,7 +98,7 @@ void check_memory(const config::Config& config, const Machine& machine) {
                                                 return needs(ranks) <= machine.memory / ranks;
                                               });
   if (most > 0 && needs(machine.has_processes ? all : most) > asked) most = 0;
-  require(false, "parallel.ranks: found ", all, "; a rank needs at least ", bytes_in_words(need),
+  require(false, "found ", all, "; a rank needs at least ", bytes_in_words(need),
           " for weights, gradients and optimizer, and has ", bytes_in_words(share),
           share == asked ? " (cluster.memory)" : ", its share of " + bytes_in_words(machine.memory),
           most_in_words(most), machine.has_processes && most > 0 ? " on this machine" : "");
@@ -118,7 +118,7 @@ std::size_t memory_of_rank(const config::Config& config, const Machine& machine)
 
 void check_ranks(const config::Config& config, const Machine& machine) {
   const std::int64_t threads = config.parallel().threads();
-  require(machine.ranks * threads <= machine.threads, "parallel.ranks: found ", machine.ranks,
+  require(machine.ranks * threads <= machine.threads, "found ", machine.ranks,
           " on this machine, each with parallel.threads=", threads, "; it can start ",
           machine.threads, " threads", most_in_words(machine.threads / threads));
   check_memory(config, machine);

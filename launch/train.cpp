@@ -3,6 +3,7 @@
 #include <fstream>
 #include <optional>
 
+#include "core/error.h"
 #include "launch/data.h"
 #include "launch/layout_rules.h"
 #include "launch/rank_limits.h"
@@ -24,18 +25,30 @@ CommunicatorOptions communicator_options(const config::Config& config) {
   return options;
 }
 
+// What goes wrong in `action` is said with the place of `key`.
+template <class F>
+void at_key(const Places& places, const std::string& key, F action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    places.fail(key, error.what());
+  }
+}
+
 }  // namespace
 
 int train(const config::Config& config, const Mpi* mpi, const TrainOptions& options) {
   check_supported(config, options.places);
-  check_ranks(config, this_machine(config, mpi));
+  at_key(options.places, "parallel.ranks", [&] { check_ranks(config, this_machine(config, mpi)); });
   const Data data(config, options.places);
   std::optional<Reporter> reporter;
   if (mpi == nullptr || mpi->rank() == 0) {
-    const std::string moved = make_run_folder(config.run().folder());
-    save_config(config, config.run().folder() + "/config.yaml");
-    reporter.emplace(config.run().folder(), config.train().steps());
-    if (!moved.empty()) reporter->line(moved);
+    at_key(options.places, "run.folder", [&] {
+      const std::string moved = make_run_folder(config.run().folder());
+      save_config(config, config.run().folder() + "/config.yaml");
+      reporter.emplace(config.run().folder(), config.train().steps());
+      if (!moved.empty()) reporter->line(moved);
+    });
   }
   if (options.on_begin) options.on_begin();
   const SignalScope signals;

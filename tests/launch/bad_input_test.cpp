@@ -51,7 +51,8 @@ TEST(BadInput, IsToldInAFewLinesWithExitCode2BeforeAnythingStarts) {
       {sources + "nowhere.txt}]'",
        {"data.sources[0].path", "nowhere.txt", "there is no such file or folder"}},
       {sources + "empty.txt}]'", {"empty.txt", "is empty"}},
-      {"run.yaml run.folder=file/x", {"file/x", "can't be made", "Not a directory"}},
+      {"run.yaml run.folder=file/x",
+       {"override 'run.folder=file/x': run.folder: file/x", "can't be made", "Not a directory"}},
   };
   for (const Mistake& mistake : mistakes) {
     const Outcome outcome = in_shell(here, "$p train " + mistake.arguments);

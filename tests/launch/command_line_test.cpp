@@ -181,7 +181,8 @@ TEST_F(Training, ThatFailsSaysSo) {
   here.write("runs", "a file");
   const Outcome outcome = run("train run.yaml");
   EXPECT_EQ(outcome.code, 2);
-  EXPECT_EQ(outcome.err, "pentafold: runs/run: can't be made: Not a directory\n");
+  EXPECT_EQ(outcome.err,
+            "pentafold: run.yaml: run.folder: runs/run: can't be made: Not a directory\n");
 }
 
 TEST_F(Training, ASignalEndsItAfterAWholeStep) {

@@ -98,10 +98,11 @@ TEST_F(MpiRun, WhatAllRanksFindIsSaidOnce) {
             "train.steps?\n");
   const Outcome small = shell("train 3 cluster.memory=1MiB");
   EXPECT_EQ(small.code, 2);
-  EXPECT_TRUE(contains(small.err,
-                       "pentafold: rank 0: parallel.ranks: found 3; a rank needs at "
-                       "least 1.8 MiB for weights, gradients and optimizer, and has "
-                       "1.0 MiB (cluster.memory); not one fits\n"))
+  EXPECT_TRUE(contains(
+      small.err,
+      "pentafold: rank 0: override 'parallel.ranks=3': parallel.ranks: found 3; a rank needs at "
+      "least 1.8 MiB for weights, gradients and optimizer, and has "
+      "1.0 MiB (cluster.memory); not one fits\n"))
       << small.err;
   const Outcome memory = shell("train 3 cluster.memory=2MiB");
   EXPECT_EQ(memory.code, 1);

@@ -71,7 +71,7 @@ TEST(RankLimits, TheMostRanksThatFitAreNamed) {
   const Overrides ranks{"parallel.ranks=64", "train.global_batch=128"};
   const std::string error = refused(ranks, {64, 64 * mib, many});
   EXPECT_EQ(error,
-            "parallel.ranks: found 64; a rank needs at least 2.0 MiB for weights, gradients and "
+            "found 64; a rank needs at least 2.0 MiB for weights, gradients and "
             "optimizer, and has 1.0 MiB, its share of 64.0 MiB; at most 31 fit");
   EXPECT_EQ(refused({"parallel.ranks=31", "train.global_batch=62"}, {31, 64 * mib, many}),
             "no error");
@@ -93,21 +93,21 @@ TEST(RankLimits, ReplicasThatDivideTheStateNeedLess) {
 
 TEST(RankLimits, AModelThatIsTooLargeIsSaid) {
   EXPECT_EQ(refused({}, {1, mib, many}),
-            "parallel.ranks: found 1; a rank needs at least 2.0 MiB for weights, gradients and "
+            "found 1; a rank needs at least 2.0 MiB for weights, gradients and "
             "optimizer, and has 1.0 MiB, its share of 1.0 MiB; not one fits");
 }
 
 TEST(RankLimits, ProcessesShareTheirMachine) {
   const Overrides ranks{"parallel.ranks=64", "train.global_batch=128"};
   EXPECT_EQ(refused(ranks, {8, 8 * mib, many, true}),
-            "parallel.ranks: found 64; a rank needs at least 1.8 MiB for weights, gradients and "
+            "found 64; a rank needs at least 1.8 MiB for weights, gradients and "
             "optimizer, and has 1.0 MiB, its share of 8.0 MiB; at most 4 fit on this machine");
   EXPECT_EQ(refused(ranks, {4, 8 * mib, many, true}), "no error");
 }
 
 TEST(RankLimits, AGivenMemoryIsARanks) {
   EXPECT_EQ(refused({"cluster.memory=1MiB"}, {1, 100 * mib, many}),
-            "parallel.ranks: found 1; a rank needs at least 2.0 MiB for weights, gradients and "
+            "found 1; a rank needs at least 2.0 MiB for weights, gradients and "
             "optimizer, and has 1.0 MiB (cluster.memory); not one fits");
   EXPECT_EQ(refused({"cluster.memory=4MiB"}, {1, 100 * mib, many}), "no error");
 }
@@ -119,10 +119,9 @@ TEST(RankLimits, WhatIsFrozenNeedsNeitherGradientNorState) {
 }
 
 TEST(RankLimits, ThreadsAreCounted) {
-  EXPECT_EQ(
-      refused({"parallel={ranks: 4, threads: 3}"}, {4, many, 11}),
-      "parallel.ranks: found 4 on this machine, each with parallel.threads=3; it can start 11 "
-      "threads; at most 3 fit");
+  EXPECT_EQ(refused({"parallel={ranks: 4, threads: 3}"}, {4, many, 11}),
+            "found 4 on this machine, each with parallel.threads=3; it can start 11 "
+            "threads; at most 3 fit");
   EXPECT_EQ(refused({"parallel={ranks: 4, threads: 3}"}, {4, many, 12}), "no error");
 }
 
