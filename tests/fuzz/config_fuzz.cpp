@@ -27,7 +27,7 @@ std::vector<std::string> split(std::string_view bytes) {
 
 void try_config(std::string_view bytes) {
   std::vector<std::string> parts = split(bytes);
-  const std::string text = parts[0].empty() && parts.size() > 1 ? dense : parts[0];
+  const std::string text = parts[0].empty() && parts.size() > 1 ? small_run : parts[0];
   parts.erase(parts.begin());
   config::Config config;
   try {
