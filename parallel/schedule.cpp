@@ -100,9 +100,9 @@ int chunk_of(const ScheduleShape& shape, int virtual_stage) {
 }
 
 std::string impossibility(const ScheduleShape& shape) {
-  const auto [kind, p, v, m] = shape;
+  const auto [kind, p, v, m, together] = shape;
   const auto number = [](int n) { return std::to_string(n); };
-  if (std::min({p, v, m}) < 1) return text(shape) + "; all must be 1 or more";
+  if (std::min({p, v, m, together}) < 1) return text(shape) + "; all must be 1 or more";
   const std::string word = name(kind);
   if (kind == ScheduleKind::zero_bubble_v && v != 2)
     return word + " has 2 chunks on each rank, one on the way down and one on the way up, not " +
@@ -141,16 +141,16 @@ int in_flight(const Schedule& schedule, int rank) {
 }
 
 int in_flight_bound(const ScheduleShape& shape, int rank) {
-  const auto [kind, p, v, m] = shape;
+  const auto [kind, p, v, m, together] = shape;
   switch (kind) {
     case ScheduleKind::gpipe:
       return m;
     case ScheduleKind::one_f_one_b:
-      return std::min(m, p - rank);
+      return std::min(m, p - rank + together - 1);
     case ScheduleKind::interleaved:
       return std::min(m * v, interleaved_ahead(shape, rank) + 1);
     case ScheduleKind::zero_bubble_h1:
-      return std::min(m, p);
+      return std::min(m, p + together - 1);
     case ScheduleKind::zero_bubble_v:
       return 2 * std::min(m, p);
   }
