@@ -63,6 +63,7 @@ Recipe recipe_of(const config::Config& config, DType type) {
                 .group = group > 0 ? group : data_parallel_size(config),
                 .head_chunk = config.train().head_chunk(),
                 .cp_method = CpMethod(config.parallel().cp_method()),
+                .dispatcher = Dispatcher(config.parallel().dispatcher()),
                 .recomputes = config.train().recompute() == config::Train::full,
                 .seed = std::uint64_t(config.run().seed()),
                 .sharing = sharing_of(config)};

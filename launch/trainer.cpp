@@ -103,7 +103,7 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
       mesh_(communicator, device_, layout_of(config), all_ranks(communicator.size())),
       model_(config.model(),
              {config.data().sequence(), config.train().head_chunk(), type_,
-              CpMethod(config.parallel().cp_method())},
+              CpMethod(config.parallel().cp_method()), Dispatcher(config.parallel().dispatcher())},
              mesh_) {
   const auto visit = [this](const Visitor& visitor) { model_.visit(visitor); };
   choose_trained(config.train(), visit);

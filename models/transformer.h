@@ -16,6 +16,7 @@ struct ModelOptions {
   std::int64_t head_chunk = 1024;  // rows of logits in memory at once
   DType type = DType::f32;         // of activations
   CpMethod cp_method = CpMethod::all_gather;
+  Dispatcher dispatcher = Dispatcher::all_to_all;
 };
 
 // A decoder-only transformer with a norm before attention and before the MLP or MoE (Xiong et al.

@@ -83,7 +83,9 @@ config::Model small_moe(config::Balance::Kind kind) {
 SmallModel::SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64_t length)
     : recipe_(recipe),
       mesh_(&mesh),
-      transformer_(recipe.model, {length, recipe.head_chunk, recipe.type, recipe.cp_method}, mesh),
+      transformer_(recipe.model,
+                   {length, recipe.head_chunk, recipe.type, recipe.cp_method, recipe.dispatcher},
+                   mesh),
       balance_(mesh, recipe.group) {
   if (!recipe.adapted.names.empty()) adapt();
   transformer_.initialise(recipe.seed);
