@@ -1,7 +1,9 @@
 #include "models/trial.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
+#include <utility>
 
 #include "core/error.h"
 #include "core/ops/elementwise.h"
@@ -10,6 +12,18 @@
 namespace pf {
 
 namespace {
+
+// The axes along which ranks hold the same of w, and the label of what need not be the same yet.
+std::pair<Axes, Label> copies_of(const Parameter& w) {
+  Axes copies;
+  Label label = constant(w.label());
+  for (const Axis a : axes_of(w.label().view)) {
+    if (is_varying(w.label()[a])) continue;
+    copies.push_back(a);
+    label = label.with({a}, Spread::rows);
+  }
+  return {copies, label};
+}
 
 double sum(const Numbers& x) {
   return std::accumulate(x.begin(), x.end(), 0.0);
@@ -199,6 +213,22 @@ std::vector<Statistics> SmallModel::run_micro_batches(const Samples& samples, st
   return statistics;
 }
 
+// Where replicas share, each has the sums of its part alone: what is not its own is the others'.
+Tensor SmallModel::summed_gradient(Parameter& w) const {
+  if (recipe_.sharing.ranks == 1) return w.gradient();
+  const auto [copies, label] = copies_of(w);
+  const Tensor block = Tensor::empty(w.shape(), w.value().dtype(), w.value().device(), label);
+  backend(block).fill(block, -std::numeric_limits<double>::infinity());
+  const auto set_own = [&](const Tensor& x) {
+    for (const Part& part : gradients_->parts())
+      if (part.parameter == &w) backend(x).copy(part.of(x), part.of(w.gradient()));
+  };
+  set_own(block);
+  Tensor all = all_max(block, *mesh_, copies);
+  set_own(all);  // so that whole() finds groups that have other sums
+  return all;
+}
+
 StepOutcome SmallModel::step(const Samples& samples, std::int64_t step) {
   gradients_->clear();
   balance_.clear();
@@ -214,9 +244,8 @@ StepOutcome SmallModel::step(const Samples& samples, std::int64_t step) {
   out.balance_loss = sums.balance_loss;
   out.z_loss = sums.z_loss;
   out.expert_counts = sums.expert_counts;
-  if (recipe_.sharing.ranks != 1) return out;
   transformer_.visit({.parameter = [&](Parameter& w) {
-    if (w.is_trainable()) out.gradients[w.name()] = whole(w.gradient(), w, *mesh_);
+    if (w.is_trainable()) out.gradients[w.name()] = whole(summed_gradient(w), w, *mesh_);
   }});
   return out;
 }
@@ -270,13 +299,7 @@ bool is_same(double a, double b) {
 }  // namespace
 
 Numbers whole(const Tensor& x, const Parameter& w, const Mesh& mesh) {
-  Axes copies;  // along these, ranks hold the same
-  Label of_copies = constant(w.label());
-  for (const Axis a : axes_of(w.label().view)) {
-    if (is_varying(w.label()[a])) continue;
-    copies.push_back(a);
-    of_copies = of_copies.with({a}, Spread::rows);
-  }
+  const auto [copies, of_copies] = copies_of(w);
   const Tensor mine = cast(x.detached(), DType::f64).labelled(of_copies);
   Numbers block = mine.to_vector<double>();
   require(std::ranges::equal(block, all_max(mine, mesh, copies).to_vector<double>(), is_same),

@@ -69,7 +69,7 @@ struct Recipe {
 struct StepOutcome {
   double loss = 0, balance_loss = 0, z_loss = 0, norm = 0;
   std::vector<Numbers> expert_counts;        // by MoE layer
-  std::map<std::string, Numbers> gradients;  // whole, by parameter; none where they are shared
+  std::map<std::string, Numbers> gradients;  // whole, by parameter
 
   double sum() const { return loss + balance_loss + z_loss; }
   friend bool operator==(const StepOutcome&, const StepOutcome&) = default;
@@ -100,6 +100,7 @@ class SmallModel {
                                       std::int64_t step);
   void backward(Flight& flight, bool is_last);
   std::vector<Statistics> run_micro_batches(const Samples& samples, std::int64_t step);
+  Tensor summed_gradient(Parameter& w) const;
 
   Recipe recipe_;
   const Mesh* mesh_;

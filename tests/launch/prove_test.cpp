@@ -94,6 +94,14 @@ TEST(Proofs, AVerdictNamesTheLayoutAndTheTensorThatDiffer) {
   EXPECT_NE(text.find("weights head   DIFFERS"), std::string::npos) << text;
 }
 
+TEST(Proofs, GradientsOfReplicasThatShareAreComparedToo) {
+  const config::Config config = first_layout({"parallel.ranks=4", "parallel.zero=1"});
+  Descent one_rank = descend(on_one_rank(config));
+  EXPECT_TRUE(prove(config, one_rank).holds()) << prove(config, one_rank).text();
+  one_rank.steps[1].gradients.at("layers.1.moe.router")[3] += 1e-3;
+  EXPECT_EQ(prove(config, one_rank).worst.where, "gradient of layers.1.moe.router, step 2");
+}
+
 TEST(Proofs, AnErrorOfOneRankOfTheLayoutIsAFailure) {
   config::Config config = first_layout({"parallel.ranks=4", "parallel.tp=2"});
   config.mutable_train()->set_global_batch(1);
