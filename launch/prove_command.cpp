@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "launch/prove_file.h"
+#include "launch/prove_optimizers.h"
 #include "launch/prove_precision.h"
 #include "launch/prove_search.h"
 #include "launch/terminal.h"
@@ -46,7 +47,10 @@ int ProveCommand::prove_file(int& failure) const {
   const LayoutsOfModel layouts = layouts_to_prove(wanted);
   failure = 1;
   print(heading_of(wanted.config, config::Run::Precision_Name(type)));
-  if (type == config::Run::f64) return prove_layouts(layouts, one_rank_of(wanted)) ? 0 : 1;
+  if (type == config::Run::f64) {
+    const bool holds = prove_layouts(layouts, one_rank_of(wanted));
+    return prove_optimizers(layouts) && holds ? 0 : 1;
+  }
   measure_layouts(wanted.config, layouts, type);
   return 0;
 }

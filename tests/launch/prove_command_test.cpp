@@ -33,6 +33,8 @@ TEST_F(ProveCommandLine, ALineALayoutAndAVerdict) {
     EXPECT_TRUE(contains(outcome.out, layout)) << outcome.out;
   EXPECT_TRUE(contains(outcome.out, "\nproven: 3 layouts are one rank within 1e-10"))
       << outcome.out;
+  for (const char* optimizer : {"\nAdamW on equal gradients: ", "\nMuon on equal gradients: "})
+    EXPECT_TRUE(contains(outcome.out, optimizer)) << outcome.out;
 }
 
 TEST_F(ProveCommandLine, ATableWhereSumsAreRounded) {

@@ -9,6 +9,7 @@
 
 #include "launch/prove_file.h"
 #include "launch/prove_layouts.h"
+#include "launch/prove_optimizers.h"
 #include "launch/prove_random.h"
 #include "launch/prove_shrink.h"
 #include "launch/run_mesh.h"
@@ -92,6 +93,40 @@ TEST(Proofs, AVerdictNamesTheLayoutAndTheTensorThatDiffer) {
   const std::string text = verdict(false);
   EXPECT_NE(text.find("NOT PROVEN: 2 of 2 layouts differ"), std::string::npos) << text;
   EXPECT_NE(text.find("weights head   DIFFERS"), std::string::npos) << text;
+}
+
+TEST(Proofs, OptimizersOnEqualGradientsDoWhatOneRankDoes) {
+  const config::Config config =
+      first_layout({"parallel.ranks=4", "parallel.tp=2", "parallel.ep=2", "parallel.etp=2"});
+  for (const config::Optimizer::Kind kind : proven_optimizers) {
+    const Weights want = optimized(on_one_rank(config), kind);
+    for (const int zero : {0, 1}) {
+      config::Config one = config;
+      one.mutable_parallel()->set_zero(zero);
+      EXPECT_LT(difference(want, optimized(one, kind)).distance, proof_bound) << name_of(kind);
+    }
+    config::Config other = config;
+    other.mutable_optimizer()->set_weight_decay(0.1 + 1e-8);
+    EXPECT_GT(difference(want, optimized(other, kind)).distance, proof_bound) << name_of(kind);
+  }
+}
+
+TEST(Proofs, AnOptimizerThatDiffersIsNamed) {
+  LayoutsOfModel layouts =
+      layouts_to_prove(moe({"parallel.ranks=2", "parallel.tp=2", "parallel.ep=2"}));
+  const auto told = [&](bool want) {
+    testing::internal::CaptureStdout();
+    EXPECT_EQ(prove_optimizers(layouts), want);
+    return testing::internal::GetCapturedStdout();
+  };
+  const std::string proven = told(true);
+  EXPECT_EQ(proven.find("AdamW on equal gradients: "), 0u) << proven;
+  EXPECT_NE(proven.find("\nMuon on equal gradients: "), std::string::npos) << proven;
+  layouts.legal.push_back(layouts.legal[0]);
+  layouts.legal[1].mutable_run()->set_seed(17);
+  const std::string refuted = told(false);
+  EXPECT_NE(refuted.find("AdamW, state shared: "), std::string::npos) << refuted;
+  EXPECT_NE(refuted.find("Muon NOT PROVEN: 2 of 4 layouts"), std::string::npos) << refuted;
 }
 
 TEST(Proofs, GradientsOfReplicasThatShareAreComparedToo) {
