@@ -184,7 +184,7 @@ TEST(RandomProofs, CasesAreLegalAndCutAlongTwoAxes) {
 TEST(RandomProofs, EveryPairOfFeaturesMeetsInTheFirstCases) {
   const RandomCases cases(1);
   std::vector<RandomCase> first;
-  for (std::int64_t number = 0; number < 80; ++number) first.push_back(cases.of(number));
+  for (std::int64_t number = 0; number < 90; ++number) first.push_back(cases.of(number));
   EXPECT_EQ(cases.pairs_in(first), cases.legal_pairs());
   EXPECT_GT(cases.legal_pairs(), 4000u);
   EXPECT_LT(cases.pairs_in({first[0]}), 500u);
