@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <set>
 
 #include "launch/prove_file.h"
+#include "launch/prove_file_cases.h"
 #include "launch/prove_layouts.h"
 #include "launch/prove_optimizers.h"
 #include "launch/prove_random.h"
@@ -179,6 +181,44 @@ TEST(RandomProofs, CasesAreLegalAndCutAlongTwoAxes) {
     EXPECT_EQ(layout.dp, axes.dp);
     EXPECT_GE((axes.tp > 1) + (axes.cp > 1) + (axes.dp > 1) + (axes.ep > 1) + (axes.etp > 1), 2);
   }
+}
+
+TEST(RandomProofs, CasesOfAFileKeepItsModelAndWhatOverridesGive) {
+  const std::string path = folder + "/configs/prove/moe.yaml";
+  const Cases cases = cases_of_file(path, {"parallel.ep=2", "train.micro_batch=2"}, 5);
+  const config::Config file = load_config(path);
+  std::set<std::string> layouts, methods;
+  for (std::int64_t number = 0; number < 60; ++number) {
+    config::Config one = cases.of(number);
+    EXPECT_TRUE(equal(one, cases.of(number)));
+    EXPECT_EQ(refusal(one), "");
+    EXPECT_EQ(one.parallel().ep(), 2);
+    EXPECT_EQ(one.train().micro_batch(), 2);
+    EXPECT_EQ(one.model().moe().balance().group(), data_parallel_size(one));
+    one.mutable_model()->mutable_moe()->mutable_balance()->set_group(
+        file.model().moe().balance().group());
+    *one.mutable_parallel() = file.parallel();
+    *one.mutable_train() = file.train();
+    one.mutable_run()->set_seed(file.run().seed());
+    one.mutable_data()->set_across_documents(file.data().across_documents());
+    EXPECT_TRUE(equal(one, file));
+    layouts.insert(axes_text(cases.of(number)));
+    methods.insert(cases.features(number));
+  }
+  EXPECT_GT(layouts.size(), 10u);
+  EXPECT_EQ(methods.size(), 60u);
+  EXPECT_EQ(cases.seen(0, 60), std::to_string(layouts.size()) + " different layouts");
+}
+
+TEST(RandomProofs, AFileOfWhichNoLayoutIsLegalIsAnError) {
+  const Cases cases =
+      cases_of_file(folder + "/configs/prove/moe.yaml", {"parallel.ranks=7", "parallel.tp=7"}, 5);
+  EXPECT_NE(error_of([&] { cases.of(0); }).find("none is legal, the last not because of"),
+            std::string::npos);
+  EXPECT_NE(error_of([&] {
+              cases_of_file(folder + "/configs/prove/moe.yaml", {"parallel.ranks=none"}, 5);
+            }).find("override 'parallel.ranks=none'"),
+            std::string::npos);
 }
 
 TEST(RandomProofs, EveryPairOfFeaturesMeetsInTheFirstCases) {
