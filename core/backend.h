@@ -215,6 +215,9 @@ class Backend {
   // a larger weight, or as large a one and a lower row.
   virtual void drop_choices(const Tensor& kept, const Tensor& chosen, const Tensor& weights,
                             std::int64_t block, std::int64_t capacity, std::int64_t experts) = 0;
+  // part = chosen - first where that is 0 ... count - 1, elsewhere -1. Both [n, k] i32.
+  virtual void choices_of(const Tensor& part, const Tensor& chosen, std::int64_t first,
+                          std::int64_t count) = 0;
   // Sorts the n * k choices by expert, stable; those of -1 are left out. order [m] i32: sorted
   // position -> choice (token * k + j); place [n k] i32 its inverse, or -1; counts [experts] i64.
   // With padded > 0 each expert gets that many positions, of which the last may be -1 in order.

@@ -34,8 +34,11 @@ Layout layout_of(const config::Config& config) {
 }
 
 ModelOptions options_of(const config::Config& config, const Mesh& mesh) {
-  return {config.data().sequence(), config.train().head_chunk(), type_of(config.run().precision()),
+  return {config.data().sequence(),
+          config.train().head_chunk(),
+          type_of(config.run().precision()),
           CpMethod(config.parallel().cp_method()),
+          Dispatcher(config.parallel().dispatcher()),
           stages_of_rank(mesh, schedule_of(config), int(config.parallel().chunks()),
                          stages_of(config))};
 }

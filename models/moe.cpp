@@ -1,13 +1,13 @@
 #include "models/moe.h"
 
 #include <numeric>
+#include <utility>
 
 #include "core/error.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/loss.h"
 #include "models/balance.h"
 #include "models/weights.h"
-#include "parallel/dispatch.h"
 #include "parallel/table.h"
 
 namespace pf {
@@ -81,23 +81,22 @@ Tensor Moe::forward(const Tensor& x, Context& context) {
   if (Tape::is_recording() || context.is_training) decided = routed.chosen;
   auxiliary_losses(routed, context);
 
-  Tensor y = experts(h, routed, context);
-  if (shared_) y = add(y, shared_->forward(h, context));
+  const Tensor y = experts(h, routed, context);
   return add(x, residual_dropout(y, config_.dropout, layer_, 1, context));
 }
 
 Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
-  if (context.is_training && config_.capacity.block > 0)
-    require_blocks(context.batch, config_.capacity.block);
-  const Plan order = context.is_training
-                         ? plan(routed.chosen, routed.weights, config_.experts, config_.capacity)
-                         : plan(routed.chosen, config_.experts);
-  const Permuted sent = permute(h, routed.weights, order);
-  const Dispatched there = dispatch(sent, order, *context.mesh);
+  const Mesh& mesh = *context.mesh;
+  const Capacity capacity = context.is_training ? config_.capacity : Capacity{};
+  if (capacity.block > 0) require_blocks(context.batch, capacity.block);
+  Sending sent =
+      send(h, {routed.chosen, routed.weights, config_.experts, capacity}, config_.dispatcher, mesh);
+  const Tensor of_shared = shared_ ? shared_->forward(h, context) : Tensor();
+  const Dispatched there = receive(std::move(sent), mesh);
   const auto gate_up = grouped_linear(there.rows, gate_up_);
   const Tensor a = swiglu(gate_up[0], gate_up[1], there.rows.weights);
-  const Tensor y = grouped_linear(there.rows.with(a), down_pack_)[0];
-  return combine(bring_back(y, there, *context.mesh), order);
+  const Tensor y = bring_back(grouped_linear(there.rows.with(a), down_pack_)[0], there, mesh);
+  return shared_ ? add(y, of_shared) : y;
 }
 
 void Moe::auxiliary_losses(const Routed& routed, Context& context) const {

@@ -79,6 +79,16 @@ void CpuBackend::drop_choices(const Tensor& kept, const Tensor& chosen, const Te
   });
 }
 
+void CpuBackend::choices_of(const Tensor& part, const Tensor& chosen, std::int64_t first,
+                            std::int64_t count) {
+  const Span span("kernel", "choices_of");
+  for (std::int64_t t = 0; t < chosen.rows(); ++t)
+    for (std::int64_t j = 0; j < chosen.columns(); ++j) {
+      const std::int64_t e = chosen.data<std::int32_t>()[t * chosen.pitch() + j] - first;
+      part.data<std::int32_t>()[t * part.pitch() + j] = std::int32_t(e >= 0 && e < count ? e : -1);
+    }
+}
+
 // A counting sort.
 void CpuBackend::plan(const Tensor& order, const Tensor& place, const Tensor& counts,
                       const Tensor& chosen, std::int64_t padded) {

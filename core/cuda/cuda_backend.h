@@ -148,6 +148,9 @@ class CudaBackend : public Backend {
                     std::int64_t) override {
     absent("drop_choices");
   }
+  void choices_of(const Tensor&, const Tensor&, std::int64_t, std::int64_t) override {
+    absent("choices_of");
+  }
   void plan(const Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {
     absent("plan");
   }

@@ -231,6 +231,46 @@ TEST_F(Drops, RowsHaveTheGradientsOfFiniteDifferences) {
   }
 }
 
+// Experts 1 and 2 of three, on a rank that sees the tokens of all.
+struct OfOneRank : Drops {
+  const Label everywhere = expert(replicated, replicated, rows);
+  const Tensor all = chosen.labelled(constant(everywhere));
+  const Tensor index = Tensor::scalar(
+      1, DType::i64, device, constant(expert(replicated, experts, replicated, replicated)));
+};
+
+TEST_F(OfOneRank, ItsChoicesAreSortedAndOthersLeftOut) {
+  const Tensor own = choices_of(all, index, 1, 2);
+  EXPECT_EQ(own.label()[Axis::ep], experts);
+  EXPECT_EQ(own.to_vector<std::int32_t>(),
+            (std::vector<std::int32_t>{-1, 0, -1, 1, -1, 0, -1, 1, -1, 1, -1, 0}));
+  const Plan p = plan_kept(own, 2, 6);
+  EXPECT_EQ(p.counts.to_vector<std::int64_t>(), (std::vector<std::int64_t>{3, 3}));
+  EXPECT_EQ(p.order.to_vector<std::int32_t>(), (std::vector<std::int32_t>{1, 5, 11, 3, 7, 9}));
+  const Plan padded = plan_kept(own, 2, 6, 4);
+  EXPECT_EQ(padded.order.to_vector<std::int32_t>(),
+            (std::vector<std::int32_t>{1, 5, 11, -1, 3, 7, 9, -1}));
+}
+
+TEST_F(OfOneRank, ItsSumsArePartialAndHaveTheGradientsOfFiniteDifferences) {
+  const Plan p = plan_kept(choices_of(all, index, 1, 2), 2, 6);
+  const Label there = expert(replicated, experts, rows);
+  expect_gradients(
+      [&](const Tensors& x) {
+        const Permuted y = permute(x[0], x[1], p);
+        EXPECT_EQ(y.x.label(), there);
+        return Tensors{y.x, y.weights};
+      },
+      {make({6, 3}, 1, everywhere), make({6, 2}, 2, everywhere)});
+  expect_gradients(
+      [&](const Tensors& x) {
+        const Tensor y = combine(x[0], p, axes::ep);
+        EXPECT_EQ(y.label(), expert(replicated, partial, rows));
+        return Tensors{y};
+      },
+      {make({6, 3}, 3, there)});
+}
+
 TEST_F(Drops, ABlockThatIsCutIsAnError) {
   expect_error(
       [&] {
