@@ -63,7 +63,7 @@ std::vector<DomainBits> Evaluator::heldout() const {
           count > 0 ? data.heldout(source, std::uint64_t(first), std::uint64_t(replicas), count)
                     : filling(length);
       Context now = context(batch);
-      stage.evaluate(now);
+      pipeline.evaluate(now);
       nats += loss_over_mesh(mesh, now.statistics);
       targets += double(batch.targets_that_count());
     }
@@ -101,7 +101,7 @@ std::vector<TextSample> Evaluator::samples() const {
     Context now = context(windows);
     now.wants_logits = true;
     const std::vector<std::vector<double>> logits = logits_of_token(
-        mesh, stage.evaluate(now), now.batch, seen - 1, config.model().vocabulary());
+        mesh, pipeline.evaluate(now), now.batch, seen - 1, config.model().vocabulary());
     for (std::size_t t = 0; t < texts.size(); ++t) {
       const Random random{now.seed, streams[t], std::uint32_t(step)};
       // A vocabulary may have more ids than there are bytes.

@@ -3,7 +3,7 @@
 
 #include "launch/data.h"
 #include "launch/report.h"
-#include "models/stage.h"
+#include "models/pipeline.h"
 
 namespace pf {
 
@@ -12,7 +12,7 @@ struct Evaluator {
   const config::Config& config;
   const Mesh& mesh;
   const Data& data;
-  Stage& stage;
+  Pipeline& pipeline;
   DType type;
   std::int64_t step;
 

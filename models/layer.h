@@ -26,6 +26,8 @@ class Layer {
   virtual ~Layer() = default;
   virtual std::string name() const = 0;
   virtual Tensor forward(const Tensor& x, Context& context) = 0;
+  // A recompute of the whole layer saves memory.
+  virtual bool recomputes() const { return true; }
   void visit(const Visitor& visitor);
 
  private:
@@ -34,5 +36,13 @@ class Layer {
 };
 
 using Layers = std::vector<std::unique_ptr<Layer>>;
+
+// Consecutive layers.
+struct LayerRange {
+  std::size_t begin = 0, end = 0;
+  std::size_t size() const { return end - begin; }
+
+  friend bool operator==(const LayerRange&, const LayerRange&) = default;
+};
 
 }  // namespace pf

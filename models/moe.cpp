@@ -73,8 +73,8 @@ Tensor Moe::forward(const Tensor& x, Context& context) {
   const Tensor logits = linear(cast(h, accumulation(h.dtype())), router_pack_)[0];
   Tensor& decided = context.statistics.chosen[layer_];
   if (config_.is_forced)
-    decided = forced_choice(slice(context.batch.token, *context.mesh, axes::tp), config_.top_k,
-                            config_.experts);
+    decided = forced_choice(slice(of_stage(context.batch.token), *context.mesh, axes::tp),
+                            config_.top_k, config_.experts);
   Router router = config_.router;
   if (bias_) router.bias = bias_->value();
   const Routed routed = route(logits, config_.top_k, router, decided);

@@ -1,5 +1,6 @@
 #include "models/transformer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -59,19 +60,22 @@ std::optional<ActivationKind> activation_of(const config::Model& c) {
   return std::nullopt;
 }
 
+// Shared by embedding and head where they are tied. Ranks apart hold a copy each.
+WeightSpec embedding_weight(const config::Model& c, bool is_apart) {
+  Label label = dense_weight(Cut::rows);
+  if (c.tied() && is_apart) label = label.with(axes::pp, Spread::replicated);
+  return {
+      "embedding", {c.vocabulary(), c.hidden()}, label, Init::normal, c.init_std(), Role::embedding,
+      true};
+}
+
 // Ids to rows, plus learned positions where there are any. The vocabulary is cut over tp: each rank
 // finds some rows, leave() sums them; positions are whole, and added to this rank's tokens.
 class Embedding : public Layer {
  public:
-  Embedding(const config::Model& c, const Mesh& mesh)
-      : offset_(c.position_offset()),
-        w_(make_parameter(mesh, {"embedding",
-                                 {c.vocabulary(), c.hidden()},
-                                 dense_weight(Cut::rows),
-                                 Init::normal,
-                                 c.init_std(),
-                                 Role::embedding,
-                                 true})) {
+  // `is_apart`: the head is on another rank.
+  Embedding(const config::Model& c, bool is_apart, const Mesh& mesh)
+      : offset_(c.position_offset()), w_(make_parameter(mesh, embedding_weight(c, is_apart))) {
     if (c.position() == config::Model::learned)
       make_parameter(positions_, mesh,
                      {"positions",
@@ -82,10 +86,11 @@ class Embedding : public Layer {
                       Role::embedding});
   }
   std::string name() const override { return "embedding"; }
+  bool recomputes() const override { return false; }
   Tensor forward(const Tensor&, Context& context) override {
-    Tensor x = leave(embedding(context.batch.ids, w_, context.type), context);
+    Tensor x = leave(embedding(of_stage(context.batch.ids), w_, context.type), context);
     if (!positions_) return x;
-    const Tensor at = slice(context.batch.position, *context.mesh, axes::tp);
+    const Tensor at = slice(of_stage(context.batch.position), *context.mesh, axes::tp);
     return add(x, embedding(at, *positions_, context.type, offset_));
   }
   Parameter& weight() { return w_; }
@@ -211,21 +216,23 @@ class TransformerLayer : public Layer {
 // logits is in memory. The vocabulary is cut over tp; three numbers a token travel.
 class Head : public Layer {
  public:
-  // `tied`: the embedding's weights, or null where the head has its own.
+  // `tied`: the embedding's weights, or null where this rank has none.
   Head(const config::Model& c, std::int64_t chunk, Parameter* tied, const Mesh& mesh)
       : chunk_(chunk), norm_("head.norm", norm_of(c), mesh), w_(tied) {
     if (tied == nullptr)
       w_ = &make_parameter(own_, mesh,
-                           {"head",
-                            {c.vocabulary(), c.hidden()},
-                            dense_weight(Cut::rows),
-                            Init::normal,
-                            c.init_std(),
-                            Role::head,
-                            true});
+                           c.tied() ? embedding_weight(c, true)
+                                    : WeightSpec{"head",
+                                                 {c.vocabulary(), c.hidden()},
+                                                 dense_weight(Cut::rows),
+                                                 Init::normal,
+                                                 c.init_std(),
+                                                 Role::head,
+                                                 true});
     pack_.emplace("head", std::vector<Parameter*>{w_});
   }
   std::string name() const override { return "head"; }
+  bool recomputes() const override { return false; }  // but its chunks
 
   Tensor forward(const Tensor& x, Context& context) override {
     const Tensor h = enter(norm_.forward(x), context);
@@ -288,7 +295,7 @@ RopeScaling scaling_of(const config::Model& c) {
 }  // namespace
 
 Transformer::Transformer(const config::Model& c, const ModelOptions& options, const Mesh& mesh)
-    : mesh_(&mesh), type_(options.type) {
+    : mesh_(&mesh), type_(options.type), hidden_(c.hidden()) {
   const bool turns = c.position() == config::Model::rope;
   if (turns) {
     const std::int64_t width = c.has_mla() ? c.mla().rope_dim() : c.head_dim();
@@ -296,22 +303,46 @@ Transformer::Transformer(const config::Model& c, const ModelOptions& options, co
                        rope_frequencies(width, c.rope_base(), scaling_of(c), options.positions),
                        options.type, mesh.device());
   }
-  auto first = std::make_unique<Embedding>(c, mesh);
-  Parameter* tied = c.tied() ? &first->weight() : nullptr;
-  layers_.push_back(std::move(first));
-  for (int number = 0; number < int(c.layers()); ++number) {
-    auto layer = std::make_unique<TransformerLayer>(c, number, options.cp_method, mesh,
-                                                    turns ? &rope_ : nullptr);
-    if (layer->moe() != nullptr) moes_.push_back(layer->moe());
-    layers_.push_back(std::move(layer));
+  const auto head = std::size_t(layers_of(c) - 1);
+  std::vector<LayerRange> ranges = options.stages;
+  if (ranges.empty()) ranges = {{0, head + 1}};
+  const auto has = [&](std::size_t layer) {
+    return std::ranges::any_of(
+        ranges, [&](const LayerRange& r) { return layer >= r.begin && layer < r.end; });
+  };
+  const bool is_at_both_ends = has(0) && has(head);
+  Parameter* tied = nullptr;
+  for (const LayerRange& range : ranges) {
+    const std::size_t begin = layers_.size();
+    for (std::size_t l = range.begin; l < range.end; ++l) {
+      if (l == 0) {
+        auto first = std::make_unique<Embedding>(c, !is_at_both_ends, mesh);
+        if (c.tied()) tied = &first->weight();
+        layers_.push_back(std::move(first));
+      } else if (l == head) {
+        layers_.push_back(std::make_unique<Head>(c, options.head_chunk, tied, mesh));
+      } else {
+        const int number = int(l) - 1;
+        auto layer = std::make_unique<TransformerLayer>(c, number, options.cp_method, mesh,
+                                                        turns ? &rope_ : nullptr);
+        if (layer->moe() != nullptr) moes_[number] = layer->moe();
+        layers_.push_back(std::move(layer));
+      }
+    }
+    stages_.push_back({begin, layers_.size()});
   }
-  layers_.push_back(std::make_unique<Head>(c, options.head_chunk, tied, mesh));
+  for (int number = 0; number < int(c.layers()); ++number)
+    if (is_moe_layer(c, number)) moe_layers_.numbers.push_back(number);
+  if (c.has_moe()) moe_layers_.experts = c.moe().experts();
 }
 
 void Transformer::update_biases(const std::vector<std::vector<double>>& expert_counts) {
-  require(expert_counts.size() == moes_.size(), "update_biases: counts of ", expert_counts.size(),
-          " layers for ", moes_.size());
-  for (std::size_t i = 0; i < moes_.size(); ++i) moes_[i]->update_bias(expert_counts[i]);
+  const std::vector<int>& numbers = moe_layers_.numbers;
+  require(expert_counts.size() == numbers.size(), "update_biases: counts of ", expert_counts.size(),
+          " layers for ", numbers.size());
+  for (std::size_t i = 0; i < numbers.size(); ++i)
+    if (const auto found = moes_.find(numbers[i]); found != moes_.end())
+      found->second->update_bias(expert_counts[i]);
 }
 
 void Transformer::visit(const Visitor& visitor) {

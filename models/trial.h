@@ -9,7 +9,7 @@
 
 #include "models/balance.h"
 #include "models/metrics.h"
-#include "models/stage.h"
+#include "models/pipeline.h"
 #include "models/transformer.h"
 
 namespace pf {
@@ -57,7 +57,9 @@ struct Recipe {
   std::int64_t head_chunk = 1024;
   CpMethod cp_method = CpMethod::all_gather;
   bool recomputes = false;
-  bool defers = false;  // weight gradients until the micro-batch's backward is over
+  ScheduleKind schedule = ScheduleKind::one_f_one_b;
+  int chunks = 1;                               // stages on each rank
+  std::vector<std::int64_t> stage_layers = {};  // see divide_layers()
   std::uint64_t seed = 1;
   std::vector<std::string> frozen = {};  // parameters
   Sharing sharing = {};
@@ -86,31 +88,33 @@ class SmallModel {
 
   Transformer& transformer() { return transformer_; }
   Gradients& gradients() { return *gradients_; }
+  Pipeline& pipeline() { return *pipeline_; }
   Parameter& parameter(const std::string& name);
   std::map<std::string, Numbers> weights();  // whole
   // "f64 [10, 8] ..." of the outputs of all layers, of each of the last step's micro-batches.
   const std::vector<std::string>& outputs() const { return outputs_; }
 
  private:
-  void adapt();
   void scatter_b();
   Batch batch_of(const Samples& samples, std::int64_t first, std::int64_t step) const;
-  std::unique_ptr<Flight> make_flight(const Samples& samples, std::int64_t micro_batch,
-                                      std::int64_t step);
-  void backward(Flight& flight, bool is_last);
+  void prepare(Context& context, const Samples& samples, std::int64_t micro_batch,
+               std::int64_t step);
   std::vector<Statistics> run_micro_batches(const Samples& samples, std::int64_t step);
+  // Whole, by name: the same on every rank, whichever stage holds it.
+  std::map<std::string, Numbers> collect(const std::function<Tensor(Parameter&)>& of);
 
   Recipe recipe_;
   const Mesh* mesh_;
   Transformer transformer_;
   std::optional<Gradients> gradients_;
-  std::optional<Stage> stage_;
   Balance balance_;
+  std::optional<Pipeline> pipeline_;
   std::vector<std::string> outputs_;
 };
 
-// The whole tensor of which x is what this rank holds of it, cut like w: the same on every rank.
-// All ranks call. Throws Error where ranks that should hold the same hold something else.
+// The whole tensor of which x is what this rank holds of it, cut like w: the same on every rank of
+// this one's stage. All of these call. Throws Error where ranks that should hold the same hold
+// something else.
 Numbers whole(const Tensor& x, const Parameter& w, const Mesh& mesh);
 
 }  // namespace pf

@@ -30,6 +30,10 @@ Label label_of_squares(const Label& parameter) {
   return label;
 }
 
+bool has(const Axes& set, Axis axis) {
+  return std::ranges::find(set, axis) != set.end();
+}
+
 Axes invariant_axes(const Label& label) {
   Axes out;
   for (const Axis a : axes_of(label.view))
@@ -50,8 +54,12 @@ struct Slices {
 }  // namespace
 
 struct Gradients::Bucket {
-  Bucket(const Mesh& mesh, std::size_t squares_of_it, const Parameter& first)
-      : set(summed_over(first.label())), squares(squares_of_it), type(first.value().dtype()) {
+  Bucket(const Mesh& mesh, std::size_t layer_of_it, std::size_t squares_of_it,
+         const Parameter& first)
+      : layer(layer_of_it),
+        set(summed_over(first.label())),
+        squares(squares_of_it),
+        type(first.value().dtype()) {
     owners.group = mesh.group(set);
     owners.self = std::size_t(mesh.coordinate(set));
   }
@@ -70,6 +78,7 @@ struct Gradients::Bucket {
 
   std::vector<Parameter*> parameters;
   std::vector<std::int64_t> begins;  // of the parameters
+  std::size_t layer;
   Axes set;
   std::size_t squares;
   DType type;
@@ -136,21 +145,11 @@ void Gradients::Bucket::allocate(const Mesh& mesh, const Sharing& sharing) {
 Gradients::Gradients(const Mesh& mesh, const std::vector<std::vector<Parameter*>>& layers,
                      const Sharing& sharing)
     : mesh_(&mesh), unused_(Tensor::zeros({}, DType::f64, mesh.device())) {
-  for (const std::vector<Parameter*>& parameters : layers) {
-    auto& buckets = layers_.emplace_back();
-    for (Parameter* p : parameters) {
-      require(bool(p->value()), "gradients: parameter ", p->name(),
-              " has no value; initialise() it");
-      require(p->is_trainable(), "gradients: parameter ", p->name(), " is frozen; leave it out");
-      const std::size_t squares = squares_of(*p);
-      auto found = std::ranges::find_if(buckets, [&](const std::unique_ptr<Bucket>& bucket) {
-        return bucket->squares == squares && bucket->type == p->value().dtype();
-      });
-      if (found == buckets.end())
-        found = buckets.insert(found, std::make_unique<Bucket>(mesh, squares, *p));
-      (*found)->parameters.push_back(p);
-    }
-    for (auto& bucket : buckets) {
+  layers_.resize(layers.size() + 1);
+  for (std::size_t layer = 0; layer < layers.size(); ++layer)
+    for (Parameter* p : layers[layer]) place(*p, layer);
+  for (const auto& buckets : layers_)
+    for (const auto& bucket : buckets) {
       bucket->allocate(mesh, sharing);
       const Slices& own = bucket->owners;
       for (std::size_t i = 0; i < bucket->parameters.size(); ++i) {
@@ -161,12 +160,26 @@ Gradients::Gradients(const Mesh& mesh, const std::vector<std::vector<Parameter*>
         if (part.size() > 0) parts_.push_back(part);
       }
     }
-  }
+}
+
+// Parameters whose squares have one label are also summed over the same axes: they share a bucket.
+void Gradients::place(Parameter& p, std::size_t layer) {
+  require(bool(p.value()), "gradients: parameter ", p.name(), " has no value; initialise() it");
+  require(p.is_trainable(), "gradients: parameter ", p.name(), " is frozen; leave it out");
+  const std::size_t squares = squares_of(p);
+  const bool is_of_two_stages = has(summed_over(p.label()), Axis::ends);
+  auto& buckets = is_of_two_stages ? layers_.back() : layers_[layer];
+  auto found = std::ranges::find_if(buckets, [&](const std::unique_ptr<Bucket>& bucket) {
+    return bucket->squares == squares && bucket->type == p.value().dtype() &&
+           bucket->layer == layer;
+  });
+  if (found == buckets.end())
+    found = buckets.insert(found, std::make_unique<Bucket>(*mesh_, layer, squares, p));
+  (*found)->parameters.push_back(&p);
 }
 
 Gradients::~Gradients() = default;
 
-// Parameters whose squares have one label are also summed over the same axes: they share a bucket.
 std::size_t Gradients::squares_of(const Parameter& parameter) {
   const Label label = label_of_squares(parameter.label());
   const auto found =
@@ -191,7 +204,11 @@ void Gradients::clear() {
 }
 
 void Gradients::start(std::size_t layer) {
-  require(layer < layers_.size(), "gradients: layer ", layer, " of ", layers_.size());
+  require(layer + 1 < layers_.size(), "gradients: layer ", layer, " of ", layers_.size() - 1);
+  start_sums(layer);
+}
+
+void Gradients::start_sums(std::size_t layer) {
   require(std::ranges::find(started_, layer) == started_.end(), "gradients: layer ", layer,
           " was started already; clear() comes first");
   advance(most_in_flight - 1);
@@ -280,8 +297,9 @@ void Gradients::poll() {
 }
 
 double Gradients::finish() {
-  require(started_.size() == layers_.size(), "gradients: ", started_.size(), " of ", layers_.size(),
-          " layers were started");
+  require(started_.size() + 1 == layers_.size(), "gradients: ", started_.size(), " of ",
+          layers_.size() - 1, " layers were started");
+  start_sums(layers_.size() - 1);
   advance(0);
   for (const auto& layer : layers_) {
     for (const auto& bucket : layer) {
@@ -305,11 +323,13 @@ void Gradients::share_values() {
 
 void Gradients::wait_for_values(std::size_t layer) {
   if (layer >= layers_.size()) return;
-  for (const auto& bucket : layers_[layer]) {
-    if (!bucket->values_pending) continue;
-    bucket->values_pending->wait();
-    bucket->values_pending.reset();
-    for (Parameter* p : bucket->parameters) p->changed();
+  for (const auto* buckets : {&layers_[layer], &layers_.back()}) {
+    for (const auto& bucket : *buckets) {
+      if (!bucket->values_pending || bucket->layer != layer) continue;
+      bucket->values_pending->wait();
+      bucket->values_pending.reset();
+      for (Parameter* p : bucket->parameters) p->changed();
+    }
   }
 }
 

@@ -77,7 +77,9 @@ class Gradients {
   // that.
   using Squares = Tensor;
 
+  void place(Parameter& parameter, std::size_t layer);
   std::size_t squares_of(const Parameter& parameter);
+  void start_sums(std::size_t layer);
   void scatter(Bucket& bucket);
   void reduce(Bucket& bucket);
   void advance(std::size_t most_in_flight);
@@ -85,6 +87,8 @@ class Gradients {
   double norm() const;
 
   const Mesh* mesh_;
+  // The last entry is of parameters that two stages hold (`ends`), whatever their layer: it is
+  // started by finish(), since those two stages get to it at different times.
   std::vector<std::vector<std::unique_ptr<Bucket>>> layers_;
   std::vector<Part> parts_;
   std::vector<Squares> squares_;

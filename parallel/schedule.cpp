@@ -17,8 +17,8 @@ constexpr std::array<const char*, 8> action_names{
     "send_forward", "receive_forward", "send_backward",  "receive_backward"};
 
 void check_shape(const ScheduleShape& shape) {
-  const auto [kind, p, v, m] = shape;
-  require(std::min({p, v, m}) > 0, "schedule: ", text(shape), "; all must be 1 or more");
+  const auto [kind, p, v, m, together] = shape;
+  require(std::min({p, v, m, together}) > 0, "schedule: ", text(shape), "; all must be 1 or more");
   if (kind == ScheduleKind::zero_bubble_v)
     require(v == 2, "schedule: zbv has 2 chunks on each rank, one on the way down and one on the ",
             "way up, not ", v);
@@ -133,16 +133,16 @@ int in_flight(const Schedule& schedule, int rank) {
 }
 
 int in_flight_bound(const ScheduleShape& shape, int rank) {
-  const auto [kind, p, v, m] = shape;
+  const auto [kind, p, v, m, together] = shape;
   switch (kind) {
     case ScheduleKind::gpipe:
       return m;
     case ScheduleKind::one_f_one_b:
-      return std::min(m, p - rank);
+      return std::min(m, p - rank + together - 1);
     case ScheduleKind::interleaved:
       return std::min(m * v, interleaved_ahead(shape, rank) + 1);
     case ScheduleKind::zero_bubble_h1:
-      return std::min(m, p);
+      return std::min(m, p + together - 1);
     case ScheduleKind::zero_bubble_v:
       return 2 * std::min(m, p);
   }

@@ -52,6 +52,9 @@ struct ScheduleShape {
   int stages = 1;         // p
   int chunks = 1;         // v, on each rank
   int micro_batches = 1;  // m
+  // A micro-batch goes back after `together` - 1 more of the same chunk went forward than the kind
+  // wants (1f1b and zbh1 run so many further ahead).
+  int together = 1;
 };
 std::string text(const ScheduleShape& shape);  // "zbv of 4 stages x 2 chunks, 8 micro-batches"
 

@@ -17,7 +17,7 @@ WorkOrder one_f_one_b_order(const ScheduleShape& shape) {
   WorkOrder order(std::size_t(shape.stages));
   const int m = shape.micro_batches;
   for (int rank = 0; rank < shape.stages; ++rank) {
-    const int ahead = std::min(m, shape.stages - 1 - rank);
+    const int ahead = std::min(m, shape.stages - 1 - rank + shape.together - 1);
     auto& work = order[std::size_t(rank)];
     for (int i = 0; i < ahead; ++i) work.push_back({Kind::forward, 0, i});
     for (int i = 0; i < m; ++i) {
@@ -31,7 +31,7 @@ WorkOrder one_f_one_b_order(const ScheduleShape& shape) {
 // Chunks alternate every p micro-batches (Narayanan et al. 2021, section 2.2): p micro-batches
 // through chunk 0, the same through chunk 1, and so on; backward from the last chunk.
 WorkOrder interleaved_order(const ScheduleShape& shape) {
-  const auto [kind, p, v, m] = shape;
+  const auto [kind, p, v, m, together] = shape;
   const auto nth = [p = p, v = v](Kind what, int i) {
     const int turn = i / p % v;
     return Action{what, what == Kind::forward ? turn : v - 1 - turn, i / (p * v) * p + i % p};
@@ -62,7 +62,7 @@ WorkOrder zero_bubble_h1_order(const ScheduleShape& shape) {
   WorkOrder order;
   for (int rank = 0; rank < p; ++rank) {
     auto& work = order.emplace_back();
-    const int ahead = std::min(m, p - 1 - rank);
+    const int ahead = std::min(m, p - 1 - rank + shape.together - 1);
     for (int i = 0; i < ahead; ++i) work.push_back({Kind::forward, 0, i});
     for (int i = 0; i < m; ++i) {
       if (i + ahead < m) work.push_back({Kind::forward, 0, i + ahead});

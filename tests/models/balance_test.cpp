@@ -86,13 +86,13 @@ StepStatistics losses_of(const Case& c) {
       contexts.back().tokens = tokens;
       contexts.back().balance = &balance;
       experts.moe.forward(x, contexts.back());
-      if (std::int64_t(j + 1) % balance.steps_together() == 0) balance.bind();
+      if (std::int64_t(j + 1) % balance.steps_together() == 0) balance.bind(std::int64_t(j));
     }
-    balance.bind();
-    std::vector<const Statistics*> all;
+    balance.bind(std::ssize(contexts) - 1);
+    std::vector<Statistics> all;
     all.reserve(contexts.size());
-    for (const Context& context : contexts) all.push_back(&context.statistics);
-    out = over_mesh(mesh, all, 0, DType::f64);
+    for (const Context& context : contexts) all.push_back(context.statistics);
+    out = over_mesh(mesh, {{0}, 2}, all, 0);
   });
   return out;
 }

@@ -82,9 +82,9 @@ TEST(DataParallel, RecomputedAndDeferredEqualOneRank) {
     for (const bool recomputes : {false, true}) {
       Recipe recipe = with_balance(kind, 4);
       recipe.recomputes = recomputes;
-      recipe.defers = !recomputes;
+      recipe.schedule = recomputes ? ScheduleKind::one_f_one_b : ScheduleKind::zero_bubble_h1;
       expect_like_one_rank(recipe);
-      recipe.defers = true;
+      recipe.schedule = ScheduleKind::zero_bubble_h1;
       expect_like_one_rank(recipe);
     }
   }
@@ -140,7 +140,7 @@ TEST(DataParallel, RecomputeAndDeferralGiveTheSameBits) {
     const std::vector<StepOutcome> want = step(recipe, 3, samples);
     recipe.recomputes = true;
     EXPECT_EQ(step(recipe, 3, samples), want);
-    recipe.defers = true;
+    recipe.schedule = ScheduleKind::zero_bubble_h1;
     EXPECT_EQ(step(recipe, 3, samples), want);
   }
 }

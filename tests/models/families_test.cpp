@@ -154,7 +154,7 @@ TEST(Families, RecomputedAndDeferredWorkGivesTheSameBits) {
       EXPECT_TRUE(std::isfinite(want.sum())) << family.name;
       recipe.recomputes = true;
       EXPECT_EQ(step(), want) << family.name << ' ' << name(type);
-      recipe.defers = true;
+      recipe.schedule = ScheduleKind::zero_bubble_h1;
       EXPECT_EQ(step(), want) << family.name << ' ' << name(type);
     }
 }

@@ -76,7 +76,7 @@ TEST(Meta, ARecomputedAndADeferredOneToo) {
   recipe.recomputes = true;
   recipe.head_chunk = 5;
   expect_the_same(recipe);
-  recipe.defers = true;
+  recipe.schedule = ScheduleKind::zero_bubble_h1;
   expect_the_same(recipe);
 }
 
@@ -92,6 +92,19 @@ TEST(Meta, EachRankOfAFoldedLayoutToo) {
        {Layout{.share = 2, .edp = 2}, Layout{.cp = 2, .etp = 2}, Layout{.dp = 2, .ep = 2},
         Layout{.share = 2, .cp = 2, .dp = 2, .etp = 2, .ep = 4}})
     expect_the_same(recipe, layout, 8);
+}
+
+TEST(Meta, EachStageOfAPipelineToo) {
+  Recipe recipe = balanced(config::Balance::global, DType::bf16);
+  recipe.group = 2;
+  recipe.model.set_tied(true);
+  for (const ScheduleKind kind : {ScheduleKind::gpipe, ScheduleKind::one_f_one_b,
+                                  ScheduleKind::zero_bubble_h1, ScheduleKind::interleaved}) {
+    SCOPED_TRACE(name(kind));
+    recipe.schedule = kind;
+    recipe.chunks = kind == ScheduleKind::interleaved ? 2 : 1;
+    expect_the_same(recipe, {.kv = 1, .dp = 2, .ep = 2, .pp = 2}, 8);
+  }
 }
 
 TEST(Meta, EachRankToWhichKeysComeInAnyWayToo) {
