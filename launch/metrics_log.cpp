@@ -56,6 +56,11 @@ std::string json_of(const StepReport& report, bool with_shares) {
                     [](const PartTime& part) {
                       return json_string(part.name) + fmt::format(":{:.6f}", part.seconds);
                     }) +
+            R"(},"sent":{)" +
+            list_of(report.sent,
+                    [](const SentBytes& sent) {
+                      return json_string(sent.axes) + fmt::format(":{}", sent.bytes);
+                    }) +
             "},";
   return object + fmt::format(R"("memory":{{"live":{},"peak":{},"resident":{}}},"skipped":{}}})",
                               report.live_bytes, report.peak_bytes, report.resident_bytes,
@@ -77,6 +82,8 @@ EventPoints points_of(const StepReport& report, bool with_shares) {
     if (with_shares) points.histogram("expert_share/" + load.layer, load.share);
   }
   for (const PartTime& part : report.parts) points.scalar("seconds/" + part.name, part.seconds);
+  for (const SentBytes& sent : report.sent)
+    points.scalar("sent_bytes/" + sent.axes, double(sent.bytes));
   points.scalar("memory/live_bytes", double(report.live_bytes));
   points.scalar("memory/peak_bytes", double(report.peak_bytes));
   points.scalar("memory/resident_bytes", double(report.resident_bytes));

@@ -24,6 +24,11 @@ struct PartTime {
   double seconds = 0;
 };
 
+struct SentBytes {
+  std::string axes;  // "tp", "cp x dp"
+  std::int64_t bytes = 0;
+};
+
 struct StepReport {
   std::int64_t step = 0;  // from 1, as people count
   double loss = 0;        // mean cross entropy in nats over the global batch's target tokens
@@ -39,6 +44,7 @@ struct StepReport {
   std::vector<PartTime> parts;                  // where the step's time went, rank 0
   std::int64_t live_bytes = 0, peak_bytes = 0;  // in tensors, of the rank with most; peak: so far
   std::int64_t resident_bytes = 0;              // of rank 0's process
+  std::vector<SentBytes> sent;                  // by rank 0 to others in this step
 };
 
 struct DomainBits {

@@ -123,6 +123,17 @@ std::string steps_in_words(std::int64_t steps) {
   return fmt::format("{} step{}", steps, steps == 1 ? "" : "s");
 }
 
+// "12.3 MiB a step from rank 0: tp 10.2 MiB, cp x dp 2.1 MiB"
+std::string sent_in_words(const std::vector<SentBytes>& sent) {
+  double sum = 0;
+  std::string parts;
+  for (const SentBytes& on : sent) {
+    sum += double(on.bytes);
+    parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", on.axes, bytes_in_words(on.bytes));
+  }
+  return fmt::format("{} a step from rank 0: {}", bytes_in_words(std::int64_t(sum)), parts);
+}
+
 std::string rows_of_parts(const std::vector<PartTime>& parts) {
   double sum = 0;
   std::size_t longest = 12;
@@ -243,6 +254,7 @@ void Reporter::summary(const Summary& summary) {
   text += row("memory", fmt::format("{} in tensors per rank, {} resident",
                                     bytes_in_words(summary.peak_bytes_per_rank),
                                     bytes_in_words(summary.peak_resident_bytes)));
+  if (!summary.sent.empty()) text += row("sent", sent_in_words(summary.sent));
   if (summary.flops_per_s > 0) {
     std::string speed = fmt::format("{:#.3g} TFLOP/s", summary.flops_per_s / 1e12);
     if (summary.gemm_share > 0)

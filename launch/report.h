@@ -23,6 +23,7 @@ struct Summary {
   double gemm_share = 0;   // of the rate at which this machine does the model's products alone
   double flops_per_s = 0;  // model FLOPs, convention of models/transformer.h
   std::int64_t peak_bytes_per_rank = 0, peak_resident_bytes = 0;
+  std::vector<SentBytes> sent;           // by rank 0 in the last step
   double loss_first = 0, loss_last = 0;  // the last: mean of the last 20 steps
   std::string ended_by;                  // empty, or "SIGINT" and the like
 };

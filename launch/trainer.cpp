@@ -14,6 +14,7 @@
 #include "launch/ramp.h"
 #include "launch/rank_limits.h"
 #include "launch/run_mesh.h"
+#include "launch/sent_bytes.h"
 #include "launch/signals.h"
 #include "launch/text.h"
 #include "optim/schedule.h"
@@ -163,6 +164,7 @@ std::vector<Statistics> Trainer::run_micro_batches(std::int64_t step) {
 
 Trainer::Taken Trainer::take_step(std::int64_t step) {
   const std::vector<PartTime> earlier = times_.parts();
+  const std::vector<SentBytes> sent_before = sent_bytes(mesh_.communicator().traffic());
   gradients_->clear();
   balance_->clear();
   const std::vector<Statistics> statistics = run_micro_batches(step);
@@ -199,6 +201,7 @@ Trainer::Taken Trainer::take_step(std::int64_t step) {
   report.resident_bytes = resident_bytes();
   times_.stop();
   report.parts = since(earlier, times_.parts());
+  report.sent = since(sent_before, sent_bytes(mesh_.communicator().traffic()));
   return taken;
 }
 
@@ -244,6 +247,7 @@ int Trainer::run() {
         seconds_since(begin) * (double(batch_of(config_.train(), steps).first) / done - 1);
     if (reporter_ != nullptr) reporter_->step(report);
     losses_.push_back(report.loss);
+    summary_.sent = report.sent;
     summary_.tokens = report.tokens;
     summary_.steps = step + 1;
     last = std::move(taken.statistics);

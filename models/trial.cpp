@@ -62,7 +62,7 @@ Samples uneven_samples(std::int64_t count, std::int64_t length, std::int64_t voc
       if (t > 0 && id == samples.ids.back()) id = std::int32_t((id + 1) % vocabulary);
       samples.ids.push_back(id);
       samples.targets.push_back(std::int32_t(words[1] % vocabulary));
-      const bool kept[] = {true, t == length / 2, false, words[2] % 3 != 0};
+      const bool kept[] = {words[2] % 3 != 0, t == length / 2, false, true};
       samples.mask.push_back(kept[s % 4] ? 1 : 0);
     }
   }

@@ -29,8 +29,8 @@ struct Samples {
   double tokens() const;  // present
 };
 
-// Of random tokens. The numbers of valid targets of one sequence, the next, ... are: all, one,
-// none, about two thirds, and so on; no two replicas have equal work. Neighbours differ: where a
+// Of random tokens. The numbers of valid targets of one sequence, the next, ... are: about two
+// thirds, one, none, all, and so on; no two replicas have equal work. Neighbours differ: where a
 // document begins with the same token twice, attention makes the same of both, and rounding would
 // decide which of them a capacity keeps.
 Samples uneven_samples(std::int64_t count, std::int64_t length, std::int64_t vocabulary,

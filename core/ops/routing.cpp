@@ -140,11 +140,15 @@ Permuted permute(const Tensor& x, const Tensor& weights, const Plan& plan) {
       {y, w}, {x, weights}, false,
       [plan, n, choices, of_weights = weights.shape(), x_label = gradient_of(x.label()),
        weights_label = gradient_of(weights.label())](std::span<const Tensor> dys) {
-        const Tensor dx = Tensor::empty({choices / plan.k, dys[0].columns()}, dys[0].dtype(),
-                                        dys[0].device(), x_label);
-        const Tensor dw = Tensor::empty(of_weights, dys[1].dtype(), dys[1].device(), weights_label);
-        backend(dx).sum_rows(dx, dys[0], plan.place, plan.k);
-        backend(dx).sum_rows(dw.reshaped({choices, 1}), dys[1].reshaped({n, 1}), plan.place, 1);
+        Tensor dx, dw;  // none for a constant
+        if (const Tensor& dy = dys[0]) {
+          dx = Tensor::empty({choices / plan.k, dy.columns()}, dy.dtype(), dy.device(), x_label);
+          backend(dx).sum_rows(dx, dy, plan.place, plan.k);
+        }
+        if (const Tensor& dy = dys[1]) {
+          dw = Tensor::empty(of_weights, dy.dtype(), dy.device(), weights_label);
+          backend(dw).sum_rows(dw.reshaped({choices, 1}), dy.reshaped({n, 1}), plan.place, 1);
+        }
         return std::vector<Tensor>{dx, dw};
       });
   return {out[0], out[1]};

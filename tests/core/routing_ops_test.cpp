@@ -298,6 +298,15 @@ TEST_F(RoutingOp, PermuteHasTheGradientsOfFiniteDifferences) {
       {make({5, 3}, 1, tokens), make({5, 2}, 2, tokens)});
 }
 
+TEST_F(RoutingOp, PermuteHasThemTooWhereOneOfTheTwoIsAConstant) {
+  const Plan p = plan(choices().labelled(constant(tokens)), 5);
+  const Tensor x = make({5, 3}, 1, tokens), w = make({5, 2}, 2, tokens);
+  expect_gradients([&](const Tensors& in) { return Tensors{permute(in[0], w.detached(), p).x}; },
+                   {x});
+  expect_gradients(
+      [&](const Tensors& in) { return Tensors{permute(x.detached(), in[0], p).weights}; }, {w});
+}
+
 TEST_F(RoutingOp, CombineHasTheGradientsOfFiniteDifferences) {
   const Plan p = plan(choices().labelled(constant(tokens)), 5);
   expect_gradients([&](const Tensors& x) { return Tensors{combine(x[0], p)}; },

@@ -184,6 +184,7 @@ TEST(Metrics, TellEachLayersExpertsAndWhereTimeAndMemoryWent) {
     StepReport report = a_step(1);
     report.experts = {{"layers.1", {0.5, 0, 0.25, 0.25}}, {"layers.3", {0.25, 0.25, 0.25, 0.25}}};
     report.parts = {{"forward", 0.5}, {"backward", 1.25}};
+    report.sent = {{"tp", 4096}, {"cp x dp", std::int64_t{1} << 33}};
     report.live_bytes = 1000;
     report.peak_bytes = std::int64_t{1} << 40;
     report.resident_bytes = 3000;
@@ -196,6 +197,7 @@ TEST(Metrics, TellEachLayersExpertsAndWhereTimeAndMemoryWent) {
                        R"("share":[0.5,0,0.25,0.25]},{"layer":"layers.3","max_mean":1,"dead":0,)"
                        R"("share":[0.25,0.25,0.25,0.25]}],)"
                        R"("seconds":{"forward":0.500000,"backward":1.250000},)"
+                       R"("sent":{"tp":4096,"cp x dp":8589934592},)"
                        R"("memory":{"live":1000,"peak":1099511627776,"resident":3000},)"))
       << lines[0];
   // 200 times in a run, and the first.
@@ -333,6 +335,15 @@ TEST(Report, TheSummaryIsAShortBlock) {
             "  where the time went\n"
             "    products       2m30s   75.0%\n"
             "    attention        50s   25.0%\n");
+}
+
+TEST(Report, TheSummaryTellsWhatWasSentWhereSomethingWas) {
+  Summary summary = a_summary();
+  summary.sent = {{"tp", 3 << 20}, {"cp x dp", 1 << 19}};
+  const Written run = written(1, [&](Reporter& reporter) { reporter.summary(summary); });
+  EXPECT_TRUE(contains(
+      run.shown, "\n  sent          3.5 MiB a step from rank 0: tp 3.0 MiB, cp x dp 512.0 KiB\n"))
+      << run.shown;
 }
 
 TEST(Report, TheSummaryNamesTheSignalAndWhatWasSkipped) {

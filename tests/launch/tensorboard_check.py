@@ -48,6 +48,8 @@ def expected(run):
                 add("expert_share/" + layer["layer"], step, layer["share"])
         for part, seconds in entry["seconds"].items():
             add(f"seconds/{part}", step, seconds)
+        for axes, size in entry["sent"].items():
+            add(f"sent_bytes/{axes}", step, size)
         for kind, size in entry["memory"].items():
             add(f"memory/{kind}_bytes", step, size)
     return points
