@@ -74,7 +74,7 @@ Plan plan(const Tensor& chosen, const Tensor& weights, std::int64_t experts,
   Plan p;
   p.k = chosen.columns();
   std::int64_t rows = chosen.size(), padded = 0;
-  Tensor kept = chosen;
+  p.kept = chosen;
   if (drops) {
     require(weights && weights.shape() == chosen.shape() &&
                 weights.dtype() == accumulation(weights.dtype()),
@@ -84,15 +84,15 @@ Plan plan(const Tensor& chosen, const Tensor& weights, std::int64_t experts,
             " (the capacity's block); a layout must not cut one");
     const std::int64_t most = capacity.choices(p.k, experts);
     const std::int64_t of_expert = most * (chosen.rows() / capacity.block);
-    kept = Tensor::empty(chosen.shape(), DType::i32, device, chosen.label());
-    backend(chosen).drop_choices(kept, chosen, weights, capacity.block, most, experts);
+    p.kept = Tensor::empty(chosen.shape(), DType::i32, device, chosen.label());
+    backend(chosen).drop_choices(p.kept, chosen, weights, capacity.block, most, experts);
     if (capacity.pads) padded = of_expert;
     rows = capacity.pads ? padded * experts : std::min(rows, of_expert * experts);
   }
   p.order = Tensor::empty({std::max(rows, chosen.size())}, DType::i32, device, chosen.label());
   p.place = Tensor::empty({chosen.size()}, DType::i32, device, chosen.label());
   p.counts = Tensor::empty({experts}, DType::i64, device, chosen.label());
-  backend(chosen).plan(p.order.rows(0, rows), p.place, p.counts, kept, padded);
+  backend(chosen).plan(p.order.rows(0, rows), p.place, p.counts, p.kept, padded);
   if (drops && !capacity.pads) {
     const auto counts = backend(chosen).read_counts(p.counts, rows);
     rows = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
@@ -154,6 +154,21 @@ Tensor count_choices(const Tensor& chosen, const Tensor& mask, const Tensor& seg
                                 constant(sum("count_choices", label, Spread::rows, set)));
   backend(mask).count_choices(counts, chosen, mask, segment);
   return counts;
+}
+
+Tensor sum_of_chosen(const Tensor& scores, const Tensor& chosen, const Tensor& mask,
+                     const Axes& set) {
+  require(chosen.dtype() == DType::i32 && chosen.rows() == scores.rows() &&
+              mask.size() == scores.rows() && mask.dtype() == scores.dtype() &&
+              mask.dtype() == accumulation(mask.dtype()),
+          "sum_of_chosen: scores are ", scores.text(), ", chosen ", chosen.text(), ", mask ",
+          mask.text());
+  const Label label =
+      meet("sum_of_chosen", Meeting::product, {scores.label(), chosen.label(), mask.label()});
+  Tensor sums = Tensor::empty({1, scores.columns()}, mask.dtype(), mask.device(),
+                              constant(sum("sum_of_chosen", label, Spread::rows, set)));
+  backend(mask).sum_of_chosen(sums, scores, chosen, mask);
+  return sums;
 }
 
 }  // namespace pf
