@@ -1,6 +1,7 @@
 #include "models/metrics.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/error.h"
 #include "core/ops/elementwise.h"
@@ -30,6 +31,16 @@ double sum_over_mesh(const Mesh& mesh, const std::vector<Tensor>& xs) {
   return xs.empty() ? 0 : summed(sum_of(xs), mesh).item();
 }
 
+std::map<int, Tensor> sums_of(const std::map<int, std::vector<Tensor>>& layers) {
+  std::map<int, Tensor> sums;
+  for (const auto& [layer, xs] : layers) sums[layer] = sum_of(xs);
+  return sums;
+}
+
+double sum_of(const std::vector<double>& xs) {
+  return std::accumulate(xs.begin(), xs.end(), 0.0);
+}
+
 void append(std::vector<Tensor>& to, const std::map<int, Tensor>& slots) {
   for (const auto& [slot, x] : slots) to.push_back(x);
 }
@@ -45,39 +56,47 @@ double loss_over_mesh(const Mesh& mesh, const Statistics& statistics) {
 StepStatistics over_mesh(const Mesh& mesh, std::span<const Statistics* const> micro_batches,
                          int signal, DType type) {
   std::vector<Tensor> losses, balance, z;
-  std::map<int, std::vector<Tensor>> counts;
+  std::map<int, std::vector<Tensor>> counts, kept;
   for (const Statistics* s : micro_batches) {
     append(losses, s->losses);
     append(balance, s->balance_losses);
     append(balance, s->second_balance_losses);
     append(z, s->z_losses);
     for (const auto& [layer, x] : s->counts) counts[layer].push_back(x);
+    for (const auto& [layer, x] : s->kept) kept[layer].push_back(x);
   }
   StepStatistics out;
   out.loss = sum_over_mesh(mesh, losses);
   out.balance_loss = sum_over_mesh(mesh, balance);
   out.z_loss = sum_over_mesh(mesh, z);
-  if (!counts.empty()) {
-    const Tensor& like = counts.begin()->second[0];
-    const auto layers = std::int64_t(counts.size());
-    const Tensor all =
-        Tensor::empty({layers, like.columns()}, like.dtype(), like.device(), total(like.label()));
-    std::int64_t row = 0;
-    for (const auto& [layer, xs] : counts) {
-      backend(all).copy(all.rows(row, row + 1), sum_of(xs));
-      ++row;
-    }
-    const Tensor sums = cast(summed(all, mesh), DType::f64);
-    const std::vector<double> flat = sums.to_vector<double>();
-    for (row = 0; row < layers; ++row) {
-      const auto begin = flat.begin() + row * like.columns();
-      out.expert_counts.emplace_back(begin, begin + like.columns());
-    }
-    for (const auto& [layer, xs] : counts) out.moe_layers.push_back(layer);
+  out.expert_counts = layers_over_mesh(mesh, sums_of(counts));
+  for (const auto& [layer, xs] : counts) out.moe_layers.push_back(layer);
+  const auto in_capacity = layers_over_mesh(mesh, sums_of(kept));
+  for (std::size_t i = 0; i < in_capacity.size(); ++i) {
+    const double all = sum_of(out.expert_counts[i]);
+    out.dropped.push_back(all == 0 ? 0 : 1 - sum_of(in_capacity[i]) / all);
   }
   Label mine = constant(dense(Spread::rows, Spread::rows, Spread::rows, Spread::layers));
   const Tensor stop = Tensor::scalar(signal, accumulation(type), mesh.device(), mine);
   out.signal = int(all_max(stop, mesh, everywhere).item());
+  return out;
+}
+
+std::vector<std::vector<double>> layers_over_mesh(const Mesh& mesh,
+                                                  const std::map<int, Tensor>& layers) {
+  if (layers.empty()) return {};
+  const Tensor& like = layers.begin()->second;
+  const Tensor all = Tensor::empty({std::int64_t(layers.size()), like.columns()}, like.dtype(),
+                                   like.device(), total(like.label()));
+  std::int64_t row = 0;
+  for (const auto& [layer, x] : layers) {
+    backend(all).copy(all.rows(row, row + 1), x);
+    ++row;
+  }
+  const std::vector<double> flat = cast(summed(all, mesh), DType::f64).to_vector<double>();
+  std::vector<std::vector<double>> out;
+  for (auto at = flat.begin(); at != flat.end(); at += like.columns())
+    out.emplace_back(at, at + like.columns());
   return out;
 }
 

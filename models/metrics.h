@@ -17,10 +17,15 @@ struct StepStatistics {
   double loss = 0, balance_loss = 0, z_loss = 0;
   std::vector<int> moe_layers;                     // their numbers
   std::vector<std::vector<double>> expert_counts;  // of each: choices that went to each expert
-  int signal = 0;                                  // that asked a rank to end
+  std::vector<double> dropped;  // of each: the share of them beyond a capacity; empty without one
+  int signal = 0;               // that asked a rank to end
 };
 StepStatistics over_mesh(const Mesh& mesh, std::span<const Statistics* const> micro_batches,
                          int signal, DType type);
+
+// The sum over all ranks of [1, columns] by layer, all of one size, type and label.
+std::vector<std::vector<double>> layers_over_mesh(const Mesh& mesh,
+                                                  const std::map<int, Tensor>& layers);
 
 // The sums over all replicas; the ranks of one have the same values.
 std::vector<double> sum_over_replicas(const Mesh& mesh, const std::vector<double>& values);

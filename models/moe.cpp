@@ -15,6 +15,8 @@ namespace {
 
 constexpr double mixed_share = 0.01;  // of micro beside global (Qiu et al. 2025, section 5)
 
+const Axes tokens_cut = axes::tp * axes::cp;
+
 // Blocks of rows are blocks of consecutive tokens.
 void require_blocks(const Batch& batch, std::int64_t block) {
   for (const RowRange& range : batch.queries)
@@ -79,7 +81,10 @@ Tensor Moe::forward(const Tensor& x, Context& context) {
   if (bias_) router.bias = bias_->value();
   const Routed routed = route(logits, config_.top_k, router, decided);
   if (Tape::is_recording() || context.is_training) decided = routed.chosen;
-  auxiliary_losses(routed, context);
+  if (context.is_training)
+    auxiliary_losses(routed, context);
+  else
+    keep_choices_of_targets(routed, context);
 
   Tensor y = experts(h, routed, context);
   if (shared_) y = add(y, shared_->forward(h, context));
@@ -92,6 +97,10 @@ Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
   const Plan order = context.is_training
                          ? plan(routed.chosen, routed.weights, config_.experts, config_.capacity)
                          : plan(routed.chosen, config_.experts);
+  if (context.is_training && config_.capacity.block > 0)
+    context.statistics.kept[layer_] =
+        count_choices(order.kept, slice(context.batch.present, *context.mesh, axes::tp), {}, 1,
+                      config_.experts, tokens_cut);
   const Permuted sent = permute(h, routed.weights, order);
   const Dispatched there = dispatch(sent, order, *context.mesh);
   const auto gate_up = grouped_linear(there.rows, gate_up_);
@@ -101,12 +110,10 @@ Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
 }
 
 void Moe::auxiliary_losses(const Routed& routed, Context& context) const {
-  const Axes tokens_cut = axes::tp * axes::cp;
   const Batch& batch = context.batch;
   const Tensor mask = slice(batch.present, *context.mesh, axes::tp);
   const Tensor counts = count_choices(routed.chosen, mask, {}, 1, config_.experts, tokens_cut);
   context.statistics.counts[layer_] = counts;
-  if (!context.is_training) return;
 
   const double factor = config_.balance_weight * double(config_.experts) / context.tokens;
   const auto keep = [&](const Tensor& loss, std::map<int, Tensor>& slot) {
@@ -139,6 +146,13 @@ void Moe::auxiliary_losses(const Routed& routed, Context& context) const {
   if (config_.z_loss > 0)
     keep(square_sum(routed.lse, mask, config_.z_loss / context.tokens),
          context.statistics.z_losses);
+}
+
+void Moe::keep_choices_of_targets(const Routed& routed, Context& context) const {
+  const Tensor mask = slice(context.batch.mask, *context.mesh, axes::tp);
+  context.statistics.counts[layer_] =
+      count_choices(routed.chosen, mask, {}, 1, config_.experts, tokens_cut);
+  context.statistics.scores[layer_] = sum_of_chosen(routed.scores, routed.chosen, mask, tokens_cut);
 }
 
 void Moe::update_bias(std::span<const double> counts) {
