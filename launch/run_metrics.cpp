@@ -85,7 +85,7 @@ void add_experts(RunMetrics& run, double step, const Json& layers, const Place& 
   std::map<std::string, double> largest, score;
   for (const Json& layer : layers) {
     const auto part = [&](const char* key) {
-      const Json found = layer.is_object() ? layer.value(key, Json()) : Json();
+      Json found = layer.is_object() ? layer.value(key, Json()) : Json();
       place.wants(found.is_object(), "experts", "a layer with its domains and their overlap",
                   layer);
       return found;
