@@ -223,10 +223,15 @@ class Backend {
   // With padded > 0 each expert gets that many positions, of which the last may be -1 in order.
   virtual void plan(const Tensor& order, const Tensor& place, const Tensor& counts,
                     const Tensor& chosen, std::int64_t padded) = 0;
-  // counts[segment[t], chosen[t, j]] += mask[t], from zero. counts [segments, experts], mask [n] of
-  // the accumulation type; segment [n] i32, or empty: all in the first.
+  // counts[segment[t], chosen[t, j]] += mask[t], from zero, but for choices of -1. counts
+  // [segments, experts], mask [n] of the accumulation type; segment [n] i32, or empty: all in the
+  // first.
   virtual void count_choices(const Tensor& counts, const Tensor& chosen, const Tensor& mask,
                              const Tensor& segment) = 0;
+  // sums[chosen[t, j]] += mask[t] * scores[t, chosen[t, j]], from zero. sums [1, experts], scores
+  // [n, experts] and mask [n] are of the accumulation type.
+  virtual void sum_of_chosen(const Tensor& sums, const Tensor& scores, const Tensor& chosen,
+                             const Tensor& mask) = 0;
 
   // --- Losses ------------------------------------------------------------------------------------
   virtual void row_max(const Tensor& top, const Tensor& logits) = 0;  // top [n]

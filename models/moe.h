@@ -50,6 +50,7 @@ class Moe {
   // All experts' sum.
   Tensor experts(const Tensor& h, const Routed& routed, Context& context);
   void auxiliary_losses(const Routed& routed, Context& context) const;
+  void keep_choices_of_targets(const Routed& routed, Context& context) const;
 
   int layer_;
   MoeConfig config_;

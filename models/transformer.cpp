@@ -335,6 +335,7 @@ Transformer::Transformer(const config::Model& c, const ModelOptions& options, co
   for (int number = 0; number < int(c.layers()); ++number)
     if (is_moe_layer(c, number)) moe_layers_.numbers.push_back(number);
   if (c.has_moe()) moe_layers_.experts = c.moe().experts();
+  moe_layers_.drops = c.has_moe() && c.moe().has_capacity();
 }
 
 void Transformer::update_biases(const std::vector<std::vector<double>>& expert_counts) {

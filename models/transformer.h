@@ -26,6 +26,7 @@ struct ModelOptions {
 struct MoeLayers {
   std::vector<int> numbers;
   std::int64_t experts = 0;  // of each
+  bool drops = false;        // choices beyond a capacity
 };
 
 // A decoder-only transformer with a norm before attention and before the MLP or MoE (Xiong et al.

@@ -74,6 +74,7 @@ Dispatched announced(const Plan& order, const Census& census, const Mesh& mesh) 
   const std::int64_t self = mesh.coordinate(axes::ep), own = mesh.coordinate(axes::etp);
   Dispatched there;
   there.order = order;
+  there.kept = order.kept;
   for (std::int64_t other = 0; other < census.ep(); ++other) {
     there.sent.push_back(census.rows(own, self, other));
     there.received.push_back(census.rows(own, other, self));
@@ -140,14 +141,12 @@ Rows tokens_of_ranks(const Tensor& x, const Mesh& mesh) {
 
 // The order of all ranks' choices of this rank's experts. Each rank drops its own: no block of a
 // capacity is cut.
-Plan plan_of_rank(const Choices& c, const Rows& tokens, const Mesh& mesh) {
-  const bool drops = c.capacity.block > 0;
-  const Tensor kept = drops ? kept_choices(c.chosen, c.weights, c.experts, c.capacity) : c.chosen;
+Plan plan_of_rank(const Tensor& kept, const Choices& c, const Rows& tokens, const Mesh& mesh) {
   const Tensor all = all_gather(cross(kept, mesh), mesh, axes::etp * axes::ep, tokens);
   const std::int64_t ep = mesh.size(axes::ep), experts = c.experts / ep;
   const Tensor own = choices_of(all, mesh.index(axes::ep, Spread::experts),
                                 mesh.coordinate(axes::ep) * experts, experts);
-  if (!drops) return plan_kept(own, experts, all.size() / ep);
+  if (c.capacity.block == 0) return plan_kept(own, experts, all.size() / ep);
   const std::int64_t most = c.capacity.rows(all.rows(), all.columns(), c.experts);
   return plan_kept(own, experts, std::min(all.size() / ep, most * experts),
                    c.capacity.pads ? most : 0);
@@ -161,7 +160,9 @@ Sending gather_tokens(const Tensor& x, const Choices& c, const Mesh& mesh) {
     return start_all_gather(cross(of, mesh), mesh, axes::etp * axes::ep, there.tokens);
   };
   const Moving of_x = start(x), of_weights = start(c.weights);
-  there.order = plan_of_rank(c, there.tokens, mesh);
+  there.kept =
+      c.capacity.block > 0 ? kept_choices(c.chosen, c.weights, c.experts, c.capacity) : c.chosen;
+  there.order = plan_of_rank(there.kept, c, there.tokens, mesh);
   there.rows.counts = backend(x).read_counts(there.order.counts, there.order.order.size());
   return {std::move(there), of_x, of_weights};
 }

@@ -27,6 +27,7 @@ struct Choices {
 struct Dispatched {
   Dispatcher by = Dispatcher::all_to_all;
   ExpertRows rows;
+  Tensor kept;  // [tokens, k] i32: this rank's choices, or -1: beyond the capacity
   // Of all_to_all: this rank's choices by expert; of all_gather: all ranks' choices of its experts.
   Plan order;
   Rows tokens;          // of all_gather: those of each rank of etp x ep

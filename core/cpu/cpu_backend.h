@@ -107,6 +107,8 @@ class CpuBackend final : public Backend {
             std::int64_t padded) override;
   void count_choices(const Tensor& counts, const Tensor& chosen, const Tensor& mask,
                      const Tensor& segment) override;
+  void sum_of_chosen(const Tensor& sums, const Tensor& scores, const Tensor& chosen,
+                     const Tensor& mask) override;
   void row_max(const Tensor& top, const Tensor& logits) override;
   void loss_parts(const Tensor& exp_sum, const Tensor& picked, const Tensor& logits,
                   const Tensor& top, const Tensor& target, std::int64_t first) override;

@@ -157,6 +157,9 @@ class CudaBackend : public Backend {
   void count_choices(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {
     absent("count_choices");
   }
+  void sum_of_chosen(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {
+    absent("sum_of_chosen");
+  }
   void row_max(const Tensor&, const Tensor&) override { absent("row_max"); }
   void loss_parts(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                   std::int64_t) override {

@@ -98,6 +98,7 @@ class MetaBackend final : public Backend {
   void choices_of(const Tensor&, const Tensor&, std::int64_t, std::int64_t) override {}
   void plan(const Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {}
   void count_choices(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
+  void sum_of_chosen(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
   void row_max(const Tensor&, const Tensor&) override {}
   void loss_parts(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                   std::int64_t) override {}

@@ -94,6 +94,7 @@ Plan sorted(const Tensor& kept, std::int64_t experts, std::int64_t rows, std::in
           "; i32 [tokens, k] is wanted");
   Plan p;
   p.k = kept.columns();
+  p.kept = kept;
   p.order = Tensor::empty({rows}, DType::i32, kept.device(), kept.label());
   p.place = Tensor::empty({kept.size()}, DType::i32, kept.device(), kept.label());
   p.counts = Tensor::empty({experts}, DType::i64, kept.device(), kept.label());
@@ -183,6 +184,21 @@ Tensor count_choices(const Tensor& chosen, const Tensor& mask, const Tensor& seg
                                 constant(sum("count_choices", label, Spread::rows, set)));
   backend(mask).count_choices(counts, chosen, mask, segment);
   return counts;
+}
+
+Tensor sum_of_chosen(const Tensor& scores, const Tensor& chosen, const Tensor& mask,
+                     const Axes& set) {
+  require(chosen.dtype() == DType::i32 && chosen.rows() == scores.rows() &&
+              mask.size() == scores.rows() && mask.dtype() == scores.dtype() &&
+              mask.dtype() == accumulation(mask.dtype()),
+          "sum_of_chosen: scores are ", scores.text(), ", chosen ", chosen.text(), ", mask ",
+          mask.text());
+  const Label label =
+      meet("sum_of_chosen", Meeting::product, {scores.label(), chosen.label(), mask.label()});
+  Tensor sums = Tensor::empty({1, scores.columns()}, mask.dtype(), mask.device(),
+                              constant(sum("sum_of_chosen", label, Spread::rows, set)));
+  backend(mask).sum_of_chosen(sums, scores, chosen, mask);
+  return sums;
 }
 
 }  // namespace pf

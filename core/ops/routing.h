@@ -54,6 +54,7 @@ struct Plan {
   Tensor order;   // [rows] i32: sorted row -> choice (token * k + j), or -1: padding
   Tensor place;   // [tokens * k] i32: choice -> sorted row, or -1: dropped
   Tensor counts;  // [experts] i64
+  Tensor kept;    // [tokens, k] i32: chosen, or -1: dropped
   std::int64_t k = 1;
 };
 Plan plan(const Tensor& chosen, std::int64_t experts);
@@ -77,9 +78,14 @@ Permuted permute(const Tensor& x, const Tensor& weights, const Plan& plan);
 Tensor combine(const Tensor& rows, const Plan& plan, const Axes& summed = {});
 
 // counts [segments, experts]: how many choices of valid tokens (mask [tokens] 1 or 0) went to each
-// expert, by the token's segment [tokens] i32 (empty: one segment). A constant of the accumulation
-// type, partial over the axes of `set` on which tokens are cut.
+// expert, by the token's segment [tokens] i32 (empty: one segment); those of -1 to none. A constant
+// of the accumulation type, partial over the axes of `set` on which tokens are cut.
 Tensor count_choices(const Tensor& chosen, const Tensor& mask, const Tensor& segment,
                      std::int64_t segments, std::int64_t experts, const Axes& set);
+
+// [1, experts]: the sum over the valid tokens that chose an expert of its scores [tokens, experts].
+// A constant like the above.
+Tensor sum_of_chosen(const Tensor& scores, const Tensor& chosen, const Tensor& mask,
+                     const Axes& set);
 
 }  // namespace pf

@@ -365,6 +365,43 @@ TEST_F(RoutingOp, CountsOfCutTokensArePartialConstants) {
   EXPECT_EQ(found, constant(dense(partial, partial, rows)));
 }
 
+TEST_F(RoutingOp, SumOfChosenAddsUpWhatValidTokensChose) {
+  const Tensor scores = make({5, 5}, 1), mask = tensor_of<double>({1, 1, 0, 1, 1}, {5}, device);
+  const Tensor sums = sum_of_chosen(scores, choices(), mask, axes::tp * axes::cp);
+  const std::vector<double> s = scores.to_vector<double>();
+  std::vector<double> want(5);
+  const std::vector<std::int32_t> chosen = choices().to_vector<std::int32_t>();
+  for (const std::size_t t : {0, 1, 3, 4})
+    for (const std::size_t j : {0, 1}) {
+      const auto e = std::size_t(chosen[2 * t + j]);
+      want[e] += s[5 * t + e];
+    }
+  for (std::size_t e = 0; e < 5; ++e) EXPECT_NEAR(sums.to_vector<double>()[e], want[e], 1e-14);
+  EXPECT_EQ(sums.shape(), Shape({1, 5}));
+}
+
+TEST_F(RoutingOp, SumsOfChosenOfCutTokensArePartialConstants) {
+  const Label cut = constant(tokens);
+  const Label found = sum_of_chosen(make({5, 5}, 1).labelled(tokens), choices().labelled(cut),
+                                    make({5}, 2).labelled(cut), axes::tp * axes::cp)
+                          .label();
+  EXPECT_EQ(found, constant(dense(partial, partial, rows)));
+}
+
+TEST_F(RoutingOp, SumOfChosenWithWrongOperandsIsAnErrorThatNamesThem) {
+  const Axes all = axes::tp * axes::cp;
+  expect_error(
+      [&] {
+        sum_of_chosen(make({4, 5}, 1), choices(), make({5}, 1), all);
+      },
+      {"sum_of_chosen", "[4, 5]", "[5, 2]"});
+  expect_error(
+      [&] {
+        sum_of_chosen(make({5, 5}, 1), choices(), make({4}, 1), all);
+      },
+      {"sum_of_chosen", "mask", "[4]"});
+}
+
 TEST_F(RoutingOp, CountChoicesWithWrongOperandsIsAnErrorThatNamesThem) {
   const Axes all = axes::tp * axes::cp;
   expect_error([&] { count_choices(choices(), make({4}, 1), {}, 1, 5, all); },
