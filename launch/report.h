@@ -42,8 +42,9 @@ class Reporter {
 
   void line(const std::string& text);  // a message between steps
   void step(const StepReport& report);
-  void evaluation(std::int64_t step, const std::vector<DomainBits>& heldout);
+  void evaluation(std::int64_t step, const Heldout& heldout);
   void expert_load(const std::vector<LayerLoad>& layers);  // a small picture: a row of bars a layer
+  void specialisation(const Heldout& heldout);             // a line a domain
   void samples(const std::vector<TextSample>& samples);    // what is not text is shown as ·
   void summary(const Summary& summary);                    // the bar goes for good
 

@@ -16,20 +16,6 @@ constexpr std::array<const char*, 8> action_names{
     "forward",      "backward",        "input_gradient", "weight_gradient",
     "send_forward", "receive_forward", "send_backward",  "receive_backward"};
 
-void check_shape(const ScheduleShape& shape) {
-  const auto [kind, p, v, m, together] = shape;
-  require(std::min({p, v, m, together}) > 0, "schedule: ", text(shape), "; all must be 1 or more");
-  if (kind == ScheduleKind::zero_bubble_v)
-    require(v == 2, "schedule: zbv has 2 chunks on each rank, one on the way down and one on the ",
-            "way up, not ", v);
-  else if (kind != ScheduleKind::interleaved)
-    require(v == 1, "schedule: ", name(kind), " has 1 chunk on each rank, not ", v,
-            "; interleaved and zbv have more");
-  if (kind == ScheduleKind::interleaved)
-    require(m % p == 0, "schedule: interleaved needs a multiple of the ", p,
-            " stages as its number of micro-batches, not ", m);
-}
-
 WorkOrder work_order(const ScheduleShape& shape) {
   switch (shape.kind) {
     case ScheduleKind::gpipe:
@@ -41,9 +27,9 @@ WorkOrder work_order(const ScheduleShape& shape) {
     case ScheduleKind::zero_bubble_h1:
       return zero_bubble_h1_order(shape);
     case ScheduleKind::zero_bubble_v:
-      break;
+      return zero_bubble_v_order(shape);
   }
-  throw Error("schedule: zbv is still to come");
+  return {};
 }
 
 }  // namespace
@@ -85,9 +71,13 @@ bool is_work(Action::Kind kind) {
 }
 
 std::string text(const ScheduleShape& shape) {
-  return std::string(name(shape.kind)) + " of " + std::to_string(shape.stages) + " stages x " +
-         std::to_string(shape.chunks) + " chunks, " + std::to_string(shape.micro_batches) +
-         " micro-batches";
+  const auto count = [](int n, const char* what) {
+    return std::to_string(n) + ' ' + what + (n == 1 ? "" : "s");
+  };
+  return std::string(name(shape.kind)) + " of " + count(shape.stages, "stage") +
+         (shape.chunks == 1 ? "" : " x " + count(shape.chunks, "chunk")) + ", " +
+         std::to_string(shape.micro_batches) +
+         (shape.micro_batches == 1 ? " micro-batch" : " micro-batches");
 }
 
 int virtual_stages(const ScheduleShape& shape) {
@@ -109,8 +99,26 @@ int chunk_of(const ScheduleShape& shape, int virtual_stage) {
   return virtual_stage / shape.stages;
 }
 
+std::string impossibility(const ScheduleShape& shape) {
+  const auto [kind, p, v, m, together] = shape;
+  const auto number = [](int n) { return std::to_string(n); };
+  if (std::min({p, v, m, together}) < 1) return text(shape) + "; all must be 1 or more";
+  const std::string word = name(kind);
+  if (kind == ScheduleKind::zero_bubble_v && v != 2)
+    return word + " has 2 chunks on each rank, one on the way down and one on the way up, not " +
+           number(v);
+  const bool has_chunks = kind == ScheduleKind::interleaved || kind == ScheduleKind::zero_bubble_v;
+  if (!has_chunks && v != 1)
+    return word + " has 1 chunk on each rank, not " + number(v) + "; interleaved and zbv have more";
+  if (kind == ScheduleKind::interleaved && m % p != 0)
+    return word + " needs a multiple of the " + number(p) +
+           " stages as its number of micro-batches, not " + number(m);
+  return "";
+}
+
 Schedule make_schedule(const ScheduleShape& shape) {
-  check_shape(shape);
+  const std::string wrong = impossibility(shape);
+  require(wrong.empty(), "schedule: ", wrong);
   return with_transfers(shape, work_order(shape));
 }
 

@@ -57,6 +57,8 @@ struct ScheduleShape {
   int together = 1;
 };
 std::string text(const ScheduleShape& shape);  // "zbv of 4 stages x 2 chunks, 8 micro-batches"
+// Why the kind does not have this shape, with the rule and its numbers; empty if it has.
+std::string impossibility(const ScheduleShape& shape);
 
 // The model is cut into stages x chunks virtual stages in the order of its layers. Interleaved ones
 // go round the ranks (chunk x p + rank), those of zero_bubble_v down and up again (rank, then
@@ -72,11 +74,11 @@ struct Schedule {
 };
 
 // Work is in the order that the kind prescribes, micro-batches ascending for each chunk and kind of
-// work. A send stands right behind the work that makes the tensor; a receive right before the work
-// that needs it, or earlier where blocking sends would otherwise wait for each other. Between two
-// chunks of one rank nothing is sent. All of it also runs with blocking sends (rendezvous); with
-// sends that don't block, those before the next work may be posted ahead of the receives there.
-// Throws Error with the rule and its numbers for a shape that the kind does not have.
+// work. A send stands right behind the work that makes the tensor; a receive before the work that
+// takes it, and as late as is possible if sends block until they are received (rendezvous). Where
+// they don't, a receive is best begun where it stands and waited for by that work. Between two
+// chunks of one rank nothing is sent.
+// Throws Error for a shape that the kind does not have.
 Schedule make_schedule(const ScheduleShape& shape);
 
 // The rank at the other end of what `rank` sends or receives.

@@ -2,9 +2,43 @@
 
 #include <algorithm>
 
+#include "core/error.h"
+
 namespace pf {
 
 using Kind = Action::Kind;
+
+namespace {
+
+double duration(Kind kind, const WorkTimes& times) {
+  switch (kind) {
+    case Kind::forward:
+      return times.forward;
+    case Kind::input_gradient:
+      return times.input_gradient;
+    case Kind::weight_gradient:
+      return times.weight_gradient;
+    default:
+      return times.input_gradient + times.weight_gradient;
+  }
+}
+
+// By virtual stage and micro-batch; below 0: not yet.
+class Ends {
+ public:
+  explicit Ends(const ScheduleShape& shape)
+      : micro_batches_(std::size_t(shape.micro_batches)),
+        ends_(std::size_t(virtual_stages(shape)) * micro_batches_, -1) {}
+  double& at(int stage, int micro_batch) {
+    return ends_[std::size_t(stage) * micro_batches_ + std::size_t(micro_batch)];
+  }
+
+ private:
+  std::size_t micro_batches_;
+  std::vector<double> ends_;
+};
+
+}  // namespace
 
 WorkOrder gpipe_order(const ScheduleShape& shape) {
   std::vector<Action> work;
@@ -72,6 +106,43 @@ WorkOrder zero_bubble_h1_order(const ScheduleShape& shape) {
     for (int i = std::max(0, m - rank); i < m; ++i) work.push_back({Kind::weight_gradient, 0, i});
   }
   return order;
+}
+
+std::vector<std::vector<double>> work_ends(const ScheduleShape& shape, const WorkOrder& order,
+                                           const WorkTimes& times) {
+  std::vector<std::vector<double>> out(order.size());
+  Ends forwards(shape), gradients(shape);
+  // When its input from another virtual stage is there; below 0: not yet.
+  const auto input = [&](const Action& a, int stage) {
+    if (a.kind == Kind::forward) return stage == 0 ? 0 : forwards.at(stage - 1, a.micro_batch);
+    if (a.kind == Kind::weight_gradient || stage + 1 == virtual_stages(shape)) return 0.0;
+    return gradients.at(stage + 1, a.micro_batch);
+  };
+  const auto advance = [&](std::size_t rank) {
+    if (out[rank].size() == order[rank].size()) return false;
+    const Action& a = order[rank][out[rank].size()];
+    const int stage = virtual_stage(shape, int(rank), a.chunk);
+    const double from = input(a, stage);
+    if (from < 0) return false;
+    const double free = out[rank].empty() ? 0 : out[rank].back();
+    const double end = std::max(free, from) + duration(a.kind, times);
+    out[rank].push_back(end);
+    if (a.kind == Kind::forward) {
+      forwards.at(stage, a.micro_batch) = end;
+    } else if (a.kind != Kind::weight_gradient) {
+      gradients.at(stage, a.micro_batch) = end;
+    }
+    return true;
+  };
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (std::size_t rank = 0; rank < order.size(); ++rank)
+      while (advance(rank)) moved = true;
+  }
+  for (std::size_t rank = 0; rank < order.size(); ++rank)
+    require(out[rank].size() == order[rank].size(), "schedule: ", text(shape), ": work ",
+            out[rank].size(), " of rank ", rank, " waits for ever");
+  return out;
 }
 
 }  // namespace pf

@@ -26,11 +26,10 @@ class Emitter {
         next_(order.size()),
         sending_(order.size()),
         clock_(order.size()),
-        made_(2 * std::size_t(virtual_stages(shape)) * std::size_t(shape.micro_batches)),
-        arrived_(made_.size()) {
+        arrived_(2 * std::size_t(virtual_stages(shape)) * std::size_t(shape.micro_batches)),
+        ends_(work_ends(shape, order, {})) {
     schedule_.shape = shape;
     schedule_.ranks.resize(order.size());
-    set_times();
   }
 
   Schedule run() {
@@ -76,31 +75,6 @@ class Emitter {
     for (int rank = 0; rank < shape_.stages; ++rank)
       if (next_work(rank) || sending_[std::size_t(rank)]) return false;
     return true;
-  }
-
-  // When each tensor is made if sends take no time: one unit a gradient or forward.
-  void set_times() {
-    std::vector<double> free(order_.size());
-    for (bool moved = true; moved;) {
-      moved = false;
-      for (int rank = 0; rank < shape_.stages; ++rank)
-        while (const Action* a = next_work(rank)) {
-          const auto in = input(rank, *a);
-          if (in && !made_[slot(*in)]) break;
-          double& now = free[std::size_t(rank)];
-          if (in) now = std::max(now, *made_[slot(*in)]);
-          now += a->kind == Kind::backward ? 2 : 1;
-          if (const auto out = output(rank, *a)) made_[slot(*out)] = now;
-          ends_.resize(order_.size());
-          ends_[std::size_t(rank)].push_back(now);
-          ++next_[std::size_t(rank)];
-          moved = true;
-        }
-    }
-    for (int rank = 0; rank < shape_.stages; ++rank)
-      require(!next_work(rank), "schedule: rank ", rank, " waits for ever before ",
-              next_work(rank) ? text(*next_work(rank)) : "");
-    std::ranges::fill(next_, 0);
   }
 
   bool waits_for(int rank, const Message& t) const {
@@ -151,7 +125,7 @@ class Emitter {
       const auto& sending = sending_[std::size_t(rank)];
       if (!sending) continue;
       const int to = taker(*sending);
-      const double wait = std::max(0.0, *made_[slot(*sending)] - clock_[std::size_t(to)]);
+      const double wait = std::max(0.0, clock_[std::size_t(rank)] - clock_[std::size_t(to)]);
       const std::pair key(wait, !waits_for(to, *sending));
       if (best < 0 || key < least) best = rank, least = key;
     }
@@ -162,8 +136,7 @@ class Emitter {
   const WorkOrder& order_;
   std::vector<std::size_t> next_;
   std::vector<std::optional<Message>> sending_;
-  std::vector<double> clock_;
-  std::vector<std::optional<double>> made_;
+  std::vector<double> clock_;  // the end of the last work, if sends took no time
   std::vector<bool> arrived_;
   std::vector<std::vector<double>> ends_;
   Schedule schedule_;
