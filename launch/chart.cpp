@@ -57,10 +57,6 @@ std::string shortened(const std::string& text) {
   return out;
 }
 
-std::string text_at(double x, double y, std::string_view text, std::string_view style) {
-  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" {}>{}</text>\n", x, y, style, escaped(text));
-}
-
 struct Range {
   double low = std::numeric_limits<double>::infinity(), high = -low;
 
@@ -169,7 +165,7 @@ std::string legend(const Panel& panel, double x, double y, double width, int& ro
     const double row = y + (rows - 1) * legend_row;
     out += fmt::format("<path d=\"M{:.1f} {:.1f}h24\" fill=\"none\" {}/>\n", x + at, row - 4,
                        stroke(line));
-    out += text_at(x + at + 30, row, label, "class=\"small\"");
+    out += svg_text(x + at + 30, row, label, "class=\"small\"");
     at += wanted;
   }
   return out;
@@ -182,17 +178,17 @@ std::string axes_of(const Scale& x, const Scale& y, const std::vector<double>& x
     out += fmt::format("<path d=\"M{:.1f} {:.1f}H{:.1f}\" class=\"grid\"/>\n", x.begin, y(tick),
                        x.end);
     out +=
-        text_at(x.begin - 8, y(tick) + 4, tick_text(tick), "class=\"small\" text-anchor=\"end\"");
+        svg_text(x.begin - 8, y(tick) + 4, tick_text(tick), "class=\"small\" text-anchor=\"end\"");
   }
   for (const double tick : x_ticks) {
     out += fmt::format("<path d=\"M{:.1f} {:.1f}v5\" class=\"axis\"/>\n", x(tick), y.begin);
     out +=
-        text_at(x(tick), y.begin + 19, tick_text(tick), "class=\"small\" text-anchor=\"middle\"");
+        svg_text(x(tick), y.begin + 19, tick_text(tick), "class=\"small\" text-anchor=\"middle\"");
   }
   out +=
       fmt::format("<path d=\"M{:.1f} {:.1f}H{:.1f}\" class=\"axis\"/>\n", x.begin, y.begin, x.end);
-  return out + text_at((x.begin + x.end) / 2, y.begin + 37, "step",
-                       "class=\"small\" text-anchor=\"middle\"");
+  return out + svg_text((x.begin + x.end) / 2, y.begin + 37, "step",
+                        "class=\"small\" text-anchor=\"middle\"");
 }
 
 // The steps and values of all points.
@@ -220,8 +216,8 @@ std::string drawn(const Panel& panel, Range steps, double x0, double y0) {
   const double top = y0 + above + std::max(0, rows - 1) * legend_row + (rows > 0 ? 6 : -12);
   const double bottom = y0 + panel_height - below;
   if (values.is_empty())
-    return out + text_at(x0 + panel_width / 2, (top + bottom) / 2, "no points yet",
-                         "class=\"small\" text-anchor=\"middle\"");
+    return out + svg_text(x0 + panel_width / 2, (top + bottom) / 2, "no points yet",
+                          "class=\"small\" text-anchor=\"middle\"");
   const bool can_be_log = panel.is_log && values.low > 0;
   if (steps.low == steps.high) steps = {steps.low - 1, steps.high + 1};
   const Scale x{steps, x0 + left, x0 + panel_width - right, false};
@@ -266,6 +262,10 @@ std::vector<double> log_ticks(double low, double high) {
   return ticks;
 }
 
+std::string svg_text(double x, double y, std::string_view text, std::string_view style) {
+  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" {}>{}</text>\n", x, y, style, escaped(text));
+}
+
 std::string tick_text(double value) {
   const double size = std::abs(value);
   if (size >= 1e9) return fmt::format("{:.4g}G", value / 1e9);
@@ -292,7 +292,7 @@ text {{ font-family: "DejaVu Sans", Helvetica, Arial, sans-serif; fill: #222 }}
 <rect width="{0}" height="{1}" fill="white"/>
 )",
       width, height);
-  out += text_at(margin + left, 36, title, "class=\"head\"");
+  out += svg_text(margin + left, 36, title, "class=\"head\"");
   Range steps, values;
   for (const Panel& panel : panels) add_range(panel, steps, values);
   for (std::size_t i = 0; i < panels.size(); ++i) {

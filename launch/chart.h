@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace pf {
@@ -28,6 +29,9 @@ std::vector<double> log_ticks(double low, double high);
 
 // "0", "250", "1.5k", "0.002".
 std::string tick_text(double value);
+
+// A text element with attributes `style`; what is not printable becomes a dot.
+std::string svg_text(double x, double y, std::string_view text, std::string_view style);
 
 // Two panels beside each other; x is the step.
 std::string svg_of(const std::string& title, const std::vector<Panel>& panels);
