@@ -35,8 +35,11 @@ Layout layout_of(const config::Config& config) {
 }
 
 ModelOptions options_of(const config::Config& config, const Mesh& mesh) {
-  return {config.data().sequence(), config.train().head_chunk(), type_of(config.run().precision()),
+  return {config.data().sequence(),
+          config.train().head_chunk(),
+          type_of(config.run().precision()),
           CpMethod(config.parallel().cp_method()),
+          Dispatcher(config.parallel().dispatcher()),
           stages_of_rank(mesh, schedule_of(config), int(config.parallel().chunks()),
                          stages_of(config))};
 }
@@ -72,15 +75,16 @@ std::int64_t steps_together(const config::Config& config) {
 std::vector<LayerRange> stages_of(const config::Config& config) {
   const config::Parallel& parallel = config.parallel();
   std::vector<std::int64_t> counts;
+  const bool is_even = parallel.stage_layers() == "even";
   std::istringstream words(parallel.stage_layers());
-  for (std::string word; std::getline(words, word, ',');) {
+  for (std::string word; !is_even && std::getline(words, word, ',');) {
     std::int64_t count = 0;
     const auto begin = word.find_first_not_of(' ');
     const char* end = word.data() + word.size();
     const auto read = std::from_chars(
         word.data() + (begin == std::string::npos ? word.size() : begin), end, count);
     require(read.ec == std::errc() && std::all_of(read.ptr, end, [](char c) { return c == ' '; }),
-            "found '", printable(word), "', wanted numbers of layers with commas between");
+            "found '", printable(word), "', wanted even, or numbers of layers with commas between");
     counts.push_back(count);
   }
   return divide_layers(layers_of(config.model()), int(parallel.pp() * parallel.chunks()), counts);

@@ -5,6 +5,7 @@
 
 #include "launch/chart.h"
 #include "launch/schedule_drawing.h"
+#include "launch/svg.h"
 
 namespace pf {
 namespace {
@@ -38,9 +39,9 @@ std::string box_of(const WorkBox& box, double scale, double x0, double y, int ch
       text(box.action), box.begin, box.end);
   const std::string number = std::to_string(box.action.micro_batch);
   if (width < digit * double(number.size()) + 3) return out;
-  return out + svg_text(x + width / 2, y + row_height / 2 + 4, number,
-                        fmt::format("class=\"number\" fill=\"{}\"",
-                                    is_dark(colour) ? "#ffffff" : "#222222"));
+  return out + text_at(x + width / 2, y + row_height / 2 + 4, number,
+                       fmt::format("class=\"number\" fill=\"{}\"",
+                                   is_dark(colour) ? "#ffffff" : "#222222"));
 }
 
 // A square a chunk and the kind's name.
@@ -58,10 +59,10 @@ std::string legend(const ScheduleDrawing& drawing, double x, double y) {
     }
     std::string words = name(kind);
     std::ranges::replace(words, '_', ' ');
-    out += svg_text(x + 4, y, words, "class=\"small\"");
+    out += text_at(x + 4, y, words, "class=\"small\"");
     x += 24 + digit * double(words.size());
   }
-  if (drawing.chunks > 1) out += svg_text(x, y, "lighter: later chunks", "class=\"small\"");
+  if (drawing.chunks > 1) out += text_at(x, y, "lighter: later chunks", "class=\"small\"");
   return out;
 }
 
@@ -71,11 +72,11 @@ std::string time_axis(const ScheduleDrawing& drawing, double scale, double top, 
   for (const double tick : round_ticks(0, drawing.makespan, 10)) {
     const double x = x0 + tick * scale;
     out += fmt::format("<path d=\"M{:.1f} {:.1f}V{:.1f}\" class=\"grid\"/>\n", x, top, bottom);
-    out += svg_text(x, bottom + 18, tick_text(tick), "class=\"small\" text-anchor=\"middle\"");
+    out += text_at(x, bottom + 18, tick_text(tick), "class=\"small\" text-anchor=\"middle\"");
   }
   const std::string unit = drawing.unit.empty() ? "time" : "time, " + drawing.unit;
-  return out + svg_text(x0 + drawing.makespan * scale / 2, bottom + 36, unit,
-                        "class=\"small\" text-anchor=\"middle\"");
+  return out + text_at(x0 + drawing.makespan * scale / 2, bottom + 36, unit,
+                       "class=\"small\" text-anchor=\"middle\"");
 }
 
 double height_of(const ScheduleDrawing& drawing) {
@@ -84,7 +85,7 @@ double height_of(const ScheduleDrawing& drawing) {
 
 std::string drawn(const ScheduleDrawing& drawing, double scale, double y0) {
   const double x0 = margin + left, width = drawing.makespan * scale;
-  std::string out = svg_text(x0, y0 + 18, drawing.title, "class=\"title\"");
+  std::string out = text_at(x0, y0 + 18, drawing.title, "class=\"title\"");
   out += legend(drawing, x0, y0 + 42);
   const double top = y0 + head;
   const double bottom = top + double(drawing.rows.size()) * (row_height + row_gap);
@@ -95,9 +96,9 @@ std::string drawn(const ScheduleDrawing& drawing, double scale, double y0) {
         "<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" rx=\"3\" "
         "class=\"idle\"/>\n",
         x0, y, width, row_height);
-    out += svg_text(x0 - 10, text_y, drawing.names[r], "class=\"small\" text-anchor=\"end\"");
+    out += text_at(x0 - 10, text_y, drawing.names[r], "class=\"small\" text-anchor=\"end\"");
     if (r < drawing.remarks.size())
-      out += svg_text(x0 + width + 12, text_y, drawing.remarks[r], "class=\"small\"");
+      out += text_at(x0 + width + 12, text_y, drawing.remarks[r], "class=\"small\"");
     for (const WorkBox& box : drawing.rows[r]) boxes += box_of(box, scale, x0, y, drawing.chunks);
   }
   return out + time_axis(drawing, scale, top - 4, bottom) + boxes;

@@ -14,6 +14,7 @@
 #include "launch/ramp.h"
 #include "launch/rank_limits.h"
 #include "launch/run_mesh.h"
+#include "launch/sent_bytes.h"
 #include "launch/signals.h"
 #include "launch/text.h"
 #include "optim/schedule.h"
@@ -31,8 +32,8 @@ double seconds_since(Clock::time_point begin) {
 std::vector<LayerLoad> loads_of(const StepStatistics& statistics) {
   std::vector<LayerLoad> loads;
   for (std::size_t i = 0; i < statistics.expert_counts.size(); ++i) {
-    LayerLoad load{"layers." + std::to_string(statistics.moe_layers[i]),
-                   statistics.expert_counts[i]};
+    LayerLoad load{layer_name(statistics.moe_layers[i]), statistics.expert_counts[i]};
+    if (!statistics.dropped.empty()) load.dropped = statistics.dropped[i];
     const double total = std::accumulate(load.share.begin(), load.share.end(), 0.0);
     for (double& share : load.share) share = total == 0 ? 0 : share / total;
     loads.push_back(std::move(load));
@@ -163,6 +164,7 @@ std::vector<Statistics> Trainer::run_micro_batches(std::int64_t step) {
 
 Trainer::Taken Trainer::take_step(std::int64_t step) {
   const std::vector<PartTime> earlier = times_.parts();
+  const std::vector<SentBytes> sent_before = sent_bytes(mesh_.communicator().traffic());
   gradients_->clear();
   balance_->clear();
   const std::vector<Statistics> statistics = run_micro_batches(step);
@@ -199,6 +201,7 @@ Trainer::Taken Trainer::take_step(std::int64_t step) {
   report.resident_bytes = resident_bytes();
   times_.stop();
   report.parts = since(earlier, times_.parts());
+  report.sent = since(sent_before, sent_bytes(mesh_.communicator().traffic()));
   return taken;
 }
 
@@ -244,6 +247,7 @@ int Trainer::run() {
         seconds_since(begin) * (double(batch_of(config_.train(), steps).first) / done - 1);
     if (reporter_ != nullptr) reporter_->step(report);
     losses_.push_back(report.loss);
+    summary_.sent = report.sent;
     summary_.tokens = report.tokens;
     summary_.steps = step + 1;
     last = std::move(taken.statistics);
@@ -271,8 +275,8 @@ int Trainer::run() {
 void Trainer::evaluate(std::int64_t step, bool is_last) {
   times_.enter("evaluation");
   const Evaluator evaluator{config_, mesh_, data_, *pipeline_, type_, step};
-  const std::vector<DomainBits> heldout = evaluator.heldout();
-  if (reporter_ != nullptr && !heldout.empty()) reporter_->evaluation(step, heldout);
+  heldout_ = evaluator.heldout();
+  if (reporter_ != nullptr && !heldout_.domains.empty()) reporter_->evaluation(step, heldout_);
   if (is_last && config_.train().sample_bytes() > 0) {
     const std::vector<TextSample> samples = evaluator.samples();
     if (reporter_ != nullptr && !samples.empty()) reporter_->samples(samples);
@@ -303,6 +307,7 @@ void Trainer::summarise(const StepStatistics& last, int signal) {
   summary_.ended_by = signal == 0 ? "" : signal_name(signal);
   const std::vector<LayerLoad> loads = loads_of(last);
   if (!loads.empty()) reporter_->expert_load(loads);
+  reporter_->specialisation(heldout_);
   reporter_->summary(summary_);
 }
 

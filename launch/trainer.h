@@ -66,6 +66,7 @@ class Trainer {
   std::optional<Pipeline> pipeline_;
   std::vector<MicroBatch> micro_batches_;  // this replica's, of the step
   double targets_ = 0, tokens_ = 0;        // that count, and all, in the global batch
+  Heldout heldout_;                        // the last
   Times times_;
   Summary summary_;
   std::vector<double> losses_, step_seconds_;  // the latter of the steps as large as the last

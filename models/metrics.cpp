@@ -1,6 +1,7 @@
 #include "models/metrics.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/error.h"
 #include "core/ops/elementwise.h"
@@ -53,6 +54,18 @@ class Sums {
   Tensor parts_;
 };
 
+// [1, experts] of each MoE layer, from `begin` on.
+void add_layers(Sums& sums, std::int64_t begin, const MoeLayers& moe,
+                const std::map<int, Tensor>& layers) {
+  for (const auto& [layer, x] : layers)
+    sums.add(begin + (std::ranges::find(moe.numbers, layer) - moe.numbers.begin()) * moe.experts,
+             x);
+}
+
+double sum_of(const std::vector<double>& xs) {
+  return std::accumulate(xs.begin(), xs.end(), 0.0);
+}
+
 }  // namespace
 
 double loss_over_mesh(const Mesh& mesh, const Statistics& statistics) {
@@ -63,23 +76,40 @@ double loss_over_mesh(const Mesh& mesh, const Statistics& statistics) {
 
 StepStatistics over_mesh(const Mesh& mesh, const MoeLayers& moe,
                          std::span<const Statistics> micro_batches, int signal) {
-  const auto& [layers, experts] = moe;
-  Sums sums(mesh, 3 + std::ssize(layers) * experts);
+  const std::int64_t experts = moe.experts, choices = std::ssize(moe.numbers) * experts;
+  Sums sums(mesh, 3 + 2 * choices);
   for (const Statistics& s : micro_batches) {
     sums.add(0, s.losses);
     sums.add(1, s.balance_losses);
     sums.add(1, s.second_balance_losses);
     sums.add(2, s.z_losses);
-    for (const auto& [layer, x] : s.counts)
-      sums.add(3 + (std::ranges::find(layers, layer) - layers.begin()) * experts, x);
+    add_layers(sums, 3, moe, s.counts);
+    add_layers(sums, 3 + choices, moe, s.kept);
   }
   const std::vector<double> all = sums.over_mesh();
-  StepStatistics out{all[0], all[1], all[2], layers, {}, 0};
-  for (auto at = all.begin() + 3; at != all.end(); at += experts)
+  StepStatistics out{all[0], all[1], all[2], moe.numbers, {}, {}, 0};
+  for (std::size_t i = 0; i < moe.numbers.size(); ++i) {
+    const auto at = all.begin() + 3 + std::ptrdiff_t(i) * experts;
     out.expert_counts.emplace_back(at, at + experts);
+    if (!moe.drops) continue;
+    const double chosen = sum_of(out.expert_counts.back());
+    const double kept = std::accumulate(at + choices, at + choices + experts, 0.0);
+    out.dropped.push_back(chosen == 0 ? 0 : 1 - kept / chosen);
+  }
   Label mine = constant(dense(Spread::rows, Spread::rows, Spread::rows, Spread::layers));
   const Tensor stop = Tensor::scalar(signal, DType::f64, mesh.device(), mine);
   out.signal = int(all_max(stop, mesh, everywhere).item());
+  return out;
+}
+
+std::vector<std::vector<double>> layers_over_mesh(const Mesh& mesh, const MoeLayers& moe,
+                                                  const std::map<int, Tensor>& layers) {
+  Sums sums(mesh, std::ssize(moe.numbers) * moe.experts);
+  add_layers(sums, 0, moe, moe.experts, layers);
+  const std::vector<double> all = sums.over_mesh();
+  std::vector<std::vector<double>> out;
+  for (auto at = all.begin(); at != all.end(); at += moe.experts)
+    out.emplace_back(at, at + moe.experts);
   return out;
 }
 

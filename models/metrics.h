@@ -17,10 +17,15 @@ struct StepStatistics {
   double loss = 0, balance_loss = 0, z_loss = 0;
   std::vector<int> moe_layers;                     // their numbers, in the whole model
   std::vector<std::vector<double>> expert_counts;  // of each: choices that went to each expert
-  int signal = 0;                                  // that asked a rank to end
+  std::vector<double> dropped;  // of each: the share of them beyond a capacity; empty without one
+  int signal = 0;               // that asked a rank to end
 };
 StepStatistics over_mesh(const Mesh& mesh, const MoeLayers& moe,
                          std::span<const Statistics> micro_batches, int signal);
+
+// The sum over all ranks of [1, experts] by MoE layer, of those that a rank has.
+std::vector<std::vector<double>> layers_over_mesh(const Mesh& mesh, const MoeLayers& moe,
+                                                  const std::map<int, Tensor>& layers);
 
 // The sums over all replicas; the ranks of one have the same values.
 std::vector<double> sum_over_replicas(const Mesh& mesh, const std::vector<double>& values);

@@ -182,8 +182,8 @@ class Pipeline::Run {
     if (action.kind == Kind::forward) {
       forward(action, now);
     } else if (action.kind == Kind::weight_gradient) {
-      const Span span("action", "", text(action));
       hooks_.enter("backward");
+      const Span span("action", "", text(action));
       pipeline_.stage_.weight_gradients(now, range(action.chunk), is_last(action));
     } else {
       backward(action, now);
@@ -200,8 +200,8 @@ class Pipeline::Run {
 
   void forward(const Action& action, Flight& now) {
     const Tensor x = input(action, Kind::receive_forward, handed_on_);
-    const Span span("action", "", text(action));
     hooks_.enter("forward");
+    const Span span("action", "", text(action));
     const Tensor y = pipeline_.stage_.forward(now, range(action.chunk), x);
     hooks_.after_forward(now, range(action.chunk));
     const int next = virtual_stage(shape_, rank_, action.chunk) + 1;
@@ -216,8 +216,8 @@ class Pipeline::Run {
     Tensor dy = input(action, Kind::receive_backward, handed_back_);
     hooks_.enter("balance");
     pipeline_.balance_->bind(now.context.micro_batch);
-    const Span span("action", "", text(action));
     hooks_.enter("backward");
+    const Span span("action", "", text(action));
     const Stage::Weights weights = action.kind == Kind::input_gradient ? Stage::Weights::later
                                    : is_last(action)                   ? Stage::Weights::last
                                                                        : Stage::Weights::more;

@@ -54,6 +54,8 @@ class Pipeline {
   // call it with the same count.
   std::vector<Statistics> run(std::int64_t count, const PipelineHooks& hooks);
 
+  Transformer& model() const { return *model_; }
+
   // Without a tape; what the head gave (nothing, where it makes a loss or is on another rank).
   Tensor evaluate(Context& context);
 

@@ -108,15 +108,15 @@ class Embedding : public Layer {
 
 class TransformerLayer : public Layer {
  public:
-  TransformerLayer(const config::Model& c, int layer, CpMethod cp_method, const Mesh& mesh,
+  TransformerLayer(const config::Model& c, int layer, const ModelOptions& options, const Mesh& mesh,
                    const Tensor* rope)
       : name_("layers." + std::to_string(layer)) {
     if (c.has_mla())
-      latent_.emplace(name_, layer, latent(c, layer, cp_method), mesh, rope);
+      latent_.emplace(name_, layer, latent(c, layer, options.cp_method), mesh, rope);
     else
-      attention_.emplace(name_, layer, attention(c, layer, cp_method), mesh, rope);
+      attention_.emplace(name_, layer, attention(c, layer, options.cp_method), mesh, rope);
     if (is_moe_layer(c, layer))
-      moe_.emplace(name_, layer, moe(c), mesh);
+      moe_.emplace(name_, layer, moe(c, options.dispatcher), mesh);
     else
       mlp_.emplace(name_, layer, mlp(c), mesh);
   }
@@ -178,7 +178,7 @@ class TransformerLayer : public Layer {
             .activation = activation_of(c),
             .has_bias = c.mlp_bias()};
   }
-  static MoeConfig moe(const config::Model& c) {
+  static MoeConfig moe(const config::Model& c, Dispatcher dispatcher) {
     const config::Moe& m = c.moe();
     const bool is_forced = m.router() == config::Moe::forced;
     return {.hidden = c.hidden(),
@@ -202,7 +202,8 @@ class TransformerLayer : public Layer {
             .norm = norm_of(c),
             .init_std = c.init_std(),
             .out_std = out_std(c),
-            .dropout = c.dropout()};
+            .dropout = c.dropout(),
+            .dispatcher = dispatcher};
   }
 
   std::string name_;
@@ -323,8 +324,8 @@ Transformer::Transformer(const config::Model& c, const ModelOptions& options, co
         layers_.push_back(std::make_unique<Head>(c, options.head_chunk, tied, mesh));
       } else {
         const int number = int(l) - 1;
-        auto layer = std::make_unique<TransformerLayer>(c, number, options.cp_method, mesh,
-                                                        turns ? &rope_ : nullptr);
+        auto layer =
+            std::make_unique<TransformerLayer>(c, number, options, mesh, turns ? &rope_ : nullptr);
         if (layer->moe() != nullptr) moes_[number] = layer->moe();
         layers_.push_back(std::move(layer));
       }
@@ -334,6 +335,7 @@ Transformer::Transformer(const config::Model& c, const ModelOptions& options, co
   for (int number = 0; number < int(c.layers()); ++number)
     if (is_moe_layer(c, number)) moe_layers_.numbers.push_back(number);
   if (c.has_moe()) moe_layers_.experts = c.moe().experts();
+  moe_layers_.drops = c.has_moe() && c.moe().has_capacity();
 }
 
 void Transformer::update_biases(const std::vector<std::vector<double>>& expert_counts) {

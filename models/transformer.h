@@ -16,6 +16,7 @@ struct ModelOptions {
   std::int64_t head_chunk = 1024;  // rows of logits in memory at once
   DType type = DType::f32;         // of activations
   CpMethod cp_method = CpMethod::all_gather;
+  Dispatcher dispatcher = Dispatcher::all_to_all;
   // Of all layers, embedding and head included: the ranges that this rank holds, in order; empty:
   // all.
   std::vector<LayerRange> stages = {};
@@ -25,6 +26,7 @@ struct ModelOptions {
 struct MoeLayers {
   std::vector<int> numbers;
   std::int64_t experts = 0;  // of each
+  bool drops = false;        // choices beyond a capacity
 };
 
 // A decoder-only transformer with a norm before attention and before the MLP or MoE (Xiong et al.

@@ -1,8 +1,10 @@
 #include "models/trial.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <set>
+#include <utility>
 
 #include "core/error.h"
 #include "core/ops/elementwise.h"
@@ -11,6 +13,19 @@
 namespace pf {
 
 namespace {
+
+// The axes along which ranks of a stage hold the same of w, and the label of what need not be the
+// same yet.
+std::pair<Axes, Label> copies_of(const Parameter& w) {
+  Axes copies;
+  Label label = constant(w.label()).with(axes::pp, Spread::layers);
+  for (const Axis a : axes_of(label.view)) {
+    if (is_varying(label[a])) continue;
+    copies.push_back(a);
+    label = label.with({a}, Spread::rows);
+  }
+  return {copies, label};
+}
 
 double sum(const Numbers& x) {
   return std::accumulate(x.begin(), x.end(), 0.0);
@@ -47,7 +62,7 @@ Samples uneven_samples(std::int64_t count, std::int64_t length, std::int64_t voc
       if (t > 0 && id == samples.ids.back()) id = std::int32_t((id + 1) % vocabulary);
       samples.ids.push_back(id);
       samples.targets.push_back(std::int32_t(words[1] % vocabulary));
-      const bool kept[] = {true, t == length / 2, false, words[2] % 3 != 0};
+      const bool kept[] = {words[2] % 3 != 0, t == length / 2, false, true};
       samples.mask.push_back(kept[s % 4] ? 1 : 0);
     }
   }
@@ -111,7 +126,11 @@ void adapt(Transformer& model, const Adapted& adapted) {
 
 ModelOptions options_of(const Recipe& recipe, std::int64_t length, const Mesh& mesh) {
   const int parts = mesh.size(axes::pp) * recipe.chunks;
-  return {length, recipe.head_chunk, recipe.type, recipe.cp_method,
+  return {length,
+          recipe.head_chunk,
+          recipe.type,
+          recipe.cp_method,
+          recipe.dispatcher,
           stages_of_rank(mesh, recipe.schedule, recipe.chunks,
                          divide_layers(layers_of(recipe.model), parts, recipe.stage_layers))};
 }
@@ -197,6 +216,22 @@ std::vector<Statistics> SmallModel::run_micro_batches(const Samples& samples, st
   return pipeline_->run(all / dp, hooks);
 }
 
+// Where replicas share, each has the sums of its part alone: what is not its own is the others'.
+Tensor SmallModel::summed_gradient(Parameter& w) const {
+  if (recipe_.sharing.ranks == 1) return w.gradient();
+  const auto [copies, label] = copies_of(w);
+  const Tensor block = Tensor::empty(w.shape(), w.value().dtype(), w.value().device(), label);
+  backend(block).fill(block, -std::numeric_limits<double>::infinity());
+  const auto set_own = [&](const Tensor& x) {
+    for (const Part& part : gradients_->parts())
+      if (part.parameter == &w) backend(x).copy(part.of(x), part.of(w.gradient()));
+  };
+  set_own(block);
+  Tensor all = all_max(block, *mesh_, copies);
+  set_own(all);  // so that whole() finds groups that have other sums
+  return all;
+}
+
 StepOutcome SmallModel::step(const Samples& samples, std::int64_t step) {
   gradients_->clear();
   balance_.clear();
@@ -209,8 +244,9 @@ StepOutcome SmallModel::step(const Samples& samples, std::int64_t step) {
   out.balance_loss = sums.balance_loss;
   out.z_loss = sums.z_loss;
   out.expert_counts = sums.expert_counts;
-  if (recipe_.sharing.ranks != 1) return out;
-  out.gradients = collect([](Parameter& w) { return w.is_trainable() ? w.gradient() : Tensor(); });
+  const bool is_cut = recipe_.sharing.ranks != 1;
+  out.gradients = collect(
+      [this](Parameter& w) { return w.is_trainable() ? summed_gradient(w) : Tensor(); }, is_cut);
   return out;
 }
 
@@ -236,11 +272,12 @@ Parameter& SmallModel::parameter(const std::string& name) {
 }
 
 std::map<std::string, Numbers> SmallModel::weights() {
-  return collect([](Parameter& w) { return w.value(); });
+  return collect([](Parameter& w) { return w.value(); }, false);
 }
 
 // What a stage has of it is whole first; then the stages put their parts together.
-std::map<std::string, Numbers> SmallModel::collect(const std::function<Tensor(Parameter&)>& of) {
+std::map<std::string, Numbers> SmallModel::collect(const std::function<Tensor(Parameter&)>& of,
+                                                   bool is_cut) {
   std::map<std::string, Numbers> own;
   std::set<std::string> copies;  // of what the first stage gives
   transformer_.visit({.parameter = [&](Parameter& w) {
@@ -248,7 +285,10 @@ std::map<std::string, Numbers> SmallModel::collect(const std::function<Tensor(Pa
     if (!x) return;
     own[w.name()] = whole(x, w, *mesh_);
     const bool is_of_two_stages = w.label()[Axis::pp] == Spread::replicated;
-    if (is_of_two_stages && mesh_->coordinate({Axis::ends}) > 0) copies.insert(w.name());
+    if (is_of_two_stages && is_cut && mesh_->size(axes::pp) > 1)
+      std::ranges::replace(own[w.name()], -std::numeric_limits<double>::infinity(), 0);
+    else if (is_of_two_stages && mesh_->coordinate({Axis::ends}) > 0)
+      copies.insert(w.name());
   }});
   if (mesh_->size(axes::pp) == 1) return own;
 
@@ -291,13 +331,7 @@ std::map<std::string, Numbers> SmallModel::collect(const std::function<Tensor(Pa
 }
 
 Numbers whole(const Tensor& x, const Parameter& w, const Mesh& mesh) {
-  Axes copies;  // along these, ranks hold the same
-  Label of_copies = constant(w.label()).with(axes::pp, Spread::layers);
-  for (const Axis a : axes_of(w.label().view)) {
-    if (is_varying(of_copies[a])) continue;
-    copies.push_back(a);
-    of_copies = of_copies.with({a}, Spread::rows);
-  }
+  const auto [copies, of_copies] = copies_of(w);
   const Tensor mine = cast(x.detached(), DType::f64).labelled(of_copies);
   Numbers block = mine.to_vector<double>();
   require(std::ranges::equal(block, all_max(mine, mesh, copies).to_vector<double>(), is_same),

@@ -29,8 +29,8 @@ struct Samples {
   double tokens() const;  // present
 };
 
-// Of random tokens. The numbers of valid targets of one sequence, the next, ... are: all, one,
-// none, about two thirds, and so on; no two replicas have equal work. Neighbours differ: where a
+// Of random tokens. The numbers of valid targets of one sequence, the next, ... are: about two
+// thirds, one, none, all, and so on; no two replicas have equal work. Neighbours differ: where a
 // document begins with the same token twice, attention makes the same of both, and rounding would
 // decide which of them a capacity keeps.
 Samples uneven_samples(std::int64_t count, std::int64_t length, std::int64_t vocabulary,
@@ -56,6 +56,7 @@ struct Recipe {
   std::int64_t group = 1;        // micro-batches whose choices are counted together
   std::int64_t head_chunk = 1024;
   CpMethod cp_method = CpMethod::all_gather;
+  Dispatcher dispatcher = Dispatcher::all_to_all;
   bool recomputes = false;
   ScheduleKind schedule = ScheduleKind::one_f_one_b;
   int chunks = 1;                               // stages on each rank
@@ -70,7 +71,7 @@ struct Recipe {
 struct StepOutcome {
   double loss = 0, balance_loss = 0, z_loss = 0, norm = 0;
   std::vector<Numbers> expert_counts;        // by MoE layer
-  std::map<std::string, Numbers> gradients;  // whole, by parameter; none where they are shared
+  std::map<std::string, Numbers> gradients;  // whole, by parameter
 
   double sum() const { return loss + balance_loss + z_loss; }
   friend bool operator==(const StepOutcome&, const StepOutcome&) = default;
@@ -100,8 +101,10 @@ class SmallModel {
   void prepare(Context& context, const Samples& samples, std::int64_t micro_batch,
                std::int64_t step);
   std::vector<Statistics> run_micro_batches(const Samples& samples, std::int64_t step);
-  // Whole, by name: the same on every rank, whichever stage holds it.
-  std::map<std::string, Numbers> collect(const std::function<Tensor(Parameter&)>& of);
+  // Whole, by name: the same on every rank, whichever stage holds it. `is_cut`: two stages that
+  // hold one parameter have a part of it each.
+  std::map<std::string, Numbers> collect(const std::function<Tensor(Parameter&)>& of, bool is_cut);
+  Tensor summed_gradient(Parameter& w) const;
 
   Recipe recipe_;
   const Mesh* mesh_;

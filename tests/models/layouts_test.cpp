@@ -119,6 +119,9 @@ const std::vector<Factor> factors{
       {"by heads", [](Case& c) { c.recipe.cp_method = CpMethod::ulysses; }},
       {"in a ring", [](Case& c) { c.recipe.cp_method = CpMethod::ring; }},
       {"on two levels", [](Case& c) { c.recipe.cp_method = CpMethod::two_level; }}}},
+    {"tokens of other ranks",
+     {{"exchanged", as_they_are},
+      {"gathered", [](Case& c) { c.recipe.dispatcher = Dispatcher::all_gather; }}}},
     {"attention",
      {{"each head its keys", as_they_are},
       {"two heads share keys", [](Case& c) { c.kv_groups = 2; }},
@@ -360,6 +363,35 @@ TEST(Layouts, EveryWayToSeeTheKeysOfOtherRanksEqualsOneRank) {
           EXPECT_LT(found.distance, proof_bound)
               << found.where << " of cp " << cp << ", tp " << tp << ", KV heads " << kv_heads
               << ", method " << int(method);
+        }
+      }
+}
+
+// The last micro-batch has one sequence of two, so that ranks have unlike numbers of tokens.
+TEST(Layouts, EveryWayToTheExpertsOfOtherRanksEqualsOneRank) {
+  const Sizes all[] = {{.ep = 2, .dp = 2},
+                       {.etp = 2, .dp = 2},
+                       {.tp = 4, .ep = 2, .etp = 2},
+                       {.cp = 2, .ep = 2, .etp = 2, .dp = 2},
+                       {.tp = 2, .cp = 3, .ep = 6}};
+  for (const Sizes& sizes : all)
+    for (const int capacity : {0, 1, 2})
+      for (const bool is_forced : {false, true}) {
+        Case c = base();
+        c.sizes = sizes;
+        c.recipe.micro_batch = 2;
+        c.recipe.model.set_heads(12);
+        if (capacity > 0) drop(c, 1.2, capacity == 2);
+        if (is_forced) moe(c).set_router(config::Moe::forced);
+        const Samples samples =
+            uneven_samples(4 * sizes.dp - 1, c.length(), c.recipe.model.vocabulary());
+        const Descent want = descend(c.recipe, samples, Layout{}, 2);
+        for (const Dispatcher by : {Dispatcher::all_to_all, Dispatcher::all_gather}) {
+          c.recipe.dispatcher = by;
+          const Difference found = difference(want, descend(c.recipe, samples, c.layout(), 2));
+          EXPECT_LT(found.distance, proof_bound)
+              << found.where << " of " << text(c.layout()) << ", capacity " << capacity
+              << ", dispatcher " << int(by);
         }
       }
 }

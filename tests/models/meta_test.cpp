@@ -118,6 +118,14 @@ TEST(Meta, EachRankToWhichKeysComeInAnyWayToo) {
   }
 }
 
+TEST(Meta, EachRankThatSeesAllTokensToo) {
+  Recipe recipe = balanced(config::Balance::mixed, DType::bf16);
+  recipe.dispatcher = Dispatcher::all_gather;
+  for (const Layout& layout :
+       {Layout{.dp = 4, .ep = 4}, Layout{.dp = 4, .etp = 2, .ep = 2}, Layout{.cp = 2, .etp = 2}})
+    expect_the_same(recipe, layout, 8);
+}
+
 TEST(Meta, UnevenRoutingIsCountedAsBalanced) {
   Recipe recipe = balanced(config::Balance::micro, DType::f64);
   recipe.model.mutable_moe()->set_top_k(1);
