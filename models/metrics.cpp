@@ -105,7 +105,7 @@ StepStatistics over_mesh(const Mesh& mesh, const MoeLayers& moe,
 std::vector<std::vector<double>> layers_over_mesh(const Mesh& mesh, const MoeLayers& moe,
                                                   const std::map<int, Tensor>& layers) {
   Sums sums(mesh, std::ssize(moe.numbers) * moe.experts);
-  add_layers(sums, 0, moe, moe.experts, layers);
+  add_layers(sums, 0, moe, layers);
   const std::vector<double> all = sums.over_mesh();
   std::vector<std::vector<double>> out;
   for (auto at = all.begin(); at != all.end(); at += moe.experts)
