@@ -196,9 +196,8 @@ void check_supported(const config::Config& config, const Places& places) {
     std::string what;
   };
   const config::Parallel& parallel = config.parallel();
-  const std::array<Missing, 3> missing{{
+  const std::array<Missing, 2> missing{{
       {"parallel.pp", parallel.pp(), 1, "pipeline parallelism"},
-      {"parallel.zero", parallel.zero(), 1, "sharing gradients or weights (ZeRO 2 and 3)"},
       {"parallel.chunks", parallel.chunks(), 1, "more than one stage a rank"},
   }};
   for (const Missing& part : missing) {

@@ -78,6 +78,11 @@ void activate(Draft& d) {
   d.model().set_activation(activation);
 }
 
+template <std::int64_t zero>
+void share(Draft& d) {
+  d.config.mutable_parallel()->set_zero(zero);
+}
+
 // Experts in four groups, of which a token sees two.
 void group_experts(Draft& d) {
   config::Moe& moe = d.moe();
@@ -231,10 +236,12 @@ std::vector<Factor> make_factors() {
         {"full", [](Draft& d) { d.config.mutable_train()->set_recompute(config::Train::full); }}}},
       {"states",
        {{"each its own"},
-        {"shared by all", [](Draft& d) { d.config.mutable_parallel()->set_zero(1); }},
+        {"shared", share<1>},
+        {"and gradients shared", share<2>},
+        {"and weights shared", share<3>},
         {"shared by two",
          [](Draft& d) {
-           d.config.mutable_parallel()->set_zero(1);
+           d.config.mutable_parallel()->set_zero(1 + d.dice.below(3));
            d.config.mutable_parallel()->set_zero_shard(2);
          }}}},
       {"trained",

@@ -1,5 +1,7 @@
 #include "launch/run_mesh.h"
 
+#include <algorithm>
+
 #include "optim/optimizer.h"
 
 namespace pf {
@@ -28,8 +30,10 @@ Layout layout_of(const config::Config& config) {
 }
 
 Sharing sharing_of(const config::Config& config) {
-  return {config.parallel().zero() == 0 ? 1 : int(config.parallel().zero_shard()),
-          [c = config.optimizer()](const Parameter& w) { return needs_matrices(w, c); }};
+  const std::int64_t zero = config.parallel().zero();
+  return {zero == 0 ? 1 : int(config.parallel().zero_shard()),
+          [c = config.optimizer()](const Parameter& w) { return needs_matrices(w, c); },
+          Divided(std::max<std::int64_t>(zero - 1, 0))};
 }
 
 }  // namespace pf

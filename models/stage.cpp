@@ -26,7 +26,7 @@ void Stage::forward(Flight& flight) {
     Flight::Step& step = flight.steps[l];
     const Span span("layer", "forward of ", layer.name());
     enter(flight.context, "forward of " + layer.name());
-    gradients_->wait_for_values(l);
+    const Gradients::Use weights = gradients_->use(l, l + 1);
     // Where nothing before x is trained, its gradient is not asked for.
     step.x = wants_gradient(x) ? step.tape.watch(x) : x;
     const Tape::Recording on(&step.tape);
@@ -49,6 +49,7 @@ void Stage::backward(Flight& flight, bool is_last) {
     Flight::Step& step = flight.steps[l];
     const Span span("layer", "backward of ", (*layers_)[l]->name());
     enter(flight.context, "backward of " + (*layers_)[l]->name());
+    const Gradients::Use weights = gradients_->use(l, l - 1);
     if (dy) {
       const Tensor ys[] = {step.y}, dys[] = {dy};
       step.tape.backward(ys, dys);
@@ -57,7 +58,7 @@ void Stage::backward(Flight& flight, bool is_last) {
     }
     dy = wants_gradient(step.x) ? step.tape.gradient(step.x) : Tensor();
     step = {};
-    if (is_last) gradients_->start(l);
+    gradients_->start(l, is_last);
   }
 }
 
@@ -68,7 +69,7 @@ Tensor Stage::evaluate(Context& context) {
     Layer& layer = *(*layers_)[l];
     const Span span("layer", "evaluation in ", layer.name());
     enter(context, "evaluation in " + layer.name());
-    gradients_->wait_for_values(l);
+    const Gradients::Use weights = gradients_->use(l, l + 1);
     x = layer.forward(x, context);
   }
   return x;

@@ -1,5 +1,6 @@
 #include "models/transformer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -325,18 +326,29 @@ void Transformer::merge_adapters() {
 }
 
 void Transformer::initialise(std::uint64_t seed) {
-  visit({.parameter = [&](Parameter& w) {
+  for (std::size_t layer = 0; layer < layers_.size(); ++layer) initialise(seed, layer);
+}
+
+void Transformer::initialise(std::uint64_t seed, std::size_t layer) {
+  layers_[layer]->visit({.parameter = [&](Parameter& w) {
     w.initialise(mesh_->device(), type_, seed, stream_of(w.name()));
   }});
 }
 
-std::vector<std::vector<Parameter*>> trained_parameters(Transformer& model) {
-  std::vector<std::vector<Parameter*>> layers;
+std::vector<LayerWeights> trained_parameters(Transformer& model) {
+  std::vector<LayerWeights> layers;
   for (const auto& layer : model.layers()) {
-    layers.emplace_back();
-    layer->visit({.parameter = [&](Parameter& w) {
-      if (w.is_trainable()) layers.back().push_back(&w);
-    }});
+    LayerWeights& weights = layers.emplace_back();
+    const auto add = [&](Parameter* w) {
+      if (w->is_trainable() && std::ranges::find(weights.parameters, w) == weights.parameters.end())
+        weights.parameters.push_back(w);
+    };
+    layer->visit({.parameter = [&](Parameter& w) { add(&w); },
+                  .pack =
+                      [&](Pack& pack) {
+                        weights.packs.push_back(&pack);
+                        for (Parameter* w : pack.sources()) add(w);
+                      }});
   }
   return layers;
 }

@@ -7,6 +7,7 @@
 #include "models/mlp.h"
 #include "models/model.pb.h"
 #include "models/moe.h"
+#include "parallel/gradients.h"
 
 namespace pf {
 
@@ -30,8 +31,9 @@ class Transformer {
   void visit(const Visitor& visitor);
   // Adapted matrices become what products make of them: see Parameter::merge().
   void merge_adapters();
-  // From global indices: the same weights under every layout.
+  // From global indices: the same weights under every layout. All layers, or one.
   void initialise(std::uint64_t seed);
+  void initialise(std::uint64_t seed, std::size_t layer);
   // After a step, with the choices of the global batch by MoE layer: see Moe::update_bias().
   void update_biases(const std::vector<std::vector<double>>& expert_counts);
 
@@ -46,8 +48,8 @@ class Transformer {
 // With kv_heads = heads and head_dim = hidden / heads where they are not given.
 config::Model with_heads(config::Model config);
 
-// Those that gradients change, by layer.
-std::vector<std::vector<Parameter*>> trained_parameters(Transformer& model);
+// Those that gradients change, by layer; a tied embedding is also the head's.
+std::vector<LayerWeights> trained_parameters(Transformer& model);
 
 // Of the whole model, whatever the layout.
 struct ModelSize {

@@ -86,10 +86,13 @@ SmallModel::SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64_t leng
       transformer_(recipe.model, {length, recipe.head_chunk, recipe.type, recipe.cp_method}, mesh),
       balance_(mesh, recipe.group) {
   if (!recipe.adapted.names.empty()) adapt();
-  transformer_.initialise(recipe.seed);
-  if (recipe.adapted.b_std > 0) scatter_b();
   for (const std::string& name : recipe.frozen) parameter(name).freeze();
-  gradients_.emplace(mesh, trained_parameters(transformer_), recipe.sharing);
+  std::uint32_t stream = 1000;
+  gradients_.emplace(mesh, trained_parameters(transformer_), recipe.sharing,
+                     [&](std::size_t layer) {
+                       transformer_.initialise(recipe.seed, layer);
+                       if (recipe.adapted.b_std > 0) scatter_b(layer, stream);
+                     });
   stage_.emplace(transformer_.layers(), *gradients_, recipe.recomputes);
 }
 
@@ -103,9 +106,8 @@ void SmallModel::adapt() {
 }
 
 // Random numbers, another stream for each.
-void SmallModel::scatter_b() {
-  std::uint32_t stream = 1000;
-  transformer_.visit({.parameter = [&](Parameter& w) {
+void SmallModel::scatter_b(std::size_t layer, std::uint32_t& stream) {
+  transformer_.layers()[layer]->visit({.parameter = [&](Parameter& w) {
     if (!w.name().ends_with(".lora.b")) return;
     const std::span<const std::int64_t> begin(w.block().begin);
     backend(w.value()).normal(w.value(), {recipe_.seed, ++stream, 0}, recipe_.adapted.b_std,
@@ -159,6 +161,7 @@ void SmallModel::backward(Flight& flight, bool is_last) {
   std::vector<Tensor> ys, dys;
   for (std::size_t l = flight.steps.size(); l-- > 0;) {
     Flight::Step& step = flight.steps[l];
+    const Gradients::Use weights = gradients_->use(l, l - 1);
     step.tape.backward(ys, dys, &later);
     ys.clear();
     dys.clear();
@@ -169,7 +172,7 @@ void SmallModel::backward(Flight& flight, bool is_last) {
     step = {};
   }
   for (const Tape::Work& work : later) work();
-  for (std::size_t l = flight.steps.size(); l-- > 0 && is_last;) gradients_->start(l);
+  for (std::size_t l = flight.steps.size(); l-- > 0;) gradients_->start(l, is_last);
 }
 
 std::vector<Statistics> SmallModel::run_micro_batches(const Samples& samples, std::int64_t step) {
@@ -221,8 +224,8 @@ StepOutcome SmallModel::step(const Samples& samples, std::int64_t step) {
 
 void SmallModel::descend(double lr) {
   for (const Part& part : gradients_->parts()) {
-    const Tensor w = part.of(part.parameter->value()), change = Tensor::like(w);
-    backend(w).scale(change, part.of(part.parameter->gradient()), -lr);
+    const Tensor w = part.value(), change = Tensor::like(w);
+    backend(w).scale(change, part.gradient(), -lr);
     const Tensor terms[] = {w, change};
     backend(w).add(w, terms);
     part.parameter->changed();
@@ -242,8 +245,11 @@ Parameter& SmallModel::parameter(const std::string& name) {
 
 std::map<std::string, Numbers> SmallModel::weights() {
   std::map<std::string, Numbers> out;
-  transformer_.visit(
-      {.parameter = [&](Parameter& w) { out[w.name()] = whole(w.value(), w, *mesh_); }});
+  for (std::size_t l = 0; l < transformer_.layers().size(); ++l) {
+    const Gradients::Use weights = gradients_->use(l, l + 1);
+    transformer_.layers()[l]->visit(
+        {.parameter = [&](Parameter& w) { out[w.name()] = whole(w.value(), w, *mesh_); }});
+  }
   return out;
 }
 

@@ -93,7 +93,7 @@ class SmallModel {
 
  private:
   void adapt();
-  void scatter_b();
+  void scatter_b(std::size_t layer, std::uint32_t& stream);
   Batch batch_of(const Samples& samples, std::int64_t first, std::int64_t step) const;
   std::unique_ptr<Flight> make_flight(const Samples& samples, std::int64_t micro_batch,
                                       std::int64_t step);

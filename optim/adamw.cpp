@@ -7,9 +7,9 @@
 namespace pf {
 namespace {
 
-// A part of x; whole ones keep their shape, by which packs are rebuilt.
-Tensor view(const Part& part, const Tensor& x) {
-  return part.is_whole() ? x : part.of(x);
+// Of a part; whole ones have their shape, by which packs are rebuilt.
+Tensor shaped(const Part& part, const Tensor& x) {
+  return part.is_whole() ? x.reshaped(part.parameter->shape()) : x;
 }
 
 }  // namespace
@@ -36,7 +36,7 @@ AdamW::AdamW(const config::Optimizer& c, const std::vector<Part>& parts, const V
 void AdamW::add(Pack* pack, const std::vector<Part>& parts, double decay) {
   Group group{pack, decay, parts, {}, {}};
   for (const Part& part : parts) {
-    const Tensor value = view(part, part.parameter->value());
+    const Tensor value = shaped(part, part.value());
     for (auto* moments : {&group.first, &group.second})
       moments->push_back(
           Tensor::zeros(value.shape(), value.dtype(), value.device(), value.label()));
@@ -54,10 +54,9 @@ void AdamW::step(double lr, double gradient_scale) {
     std::vector<AdamWTensor> tensors;
     for (std::size_t i = 0; i < group.parts.size(); ++i) {
       const Part& part = group.parts[i];
-      Parameter& w = *part.parameter;
-      tensors.push_back(
-          {view(part, w.value()), group.first[i], group.second[i], view(part, w.gradient())});
-      w.changed();
+      tensors.push_back({shaped(part, part.value()), group.first[i], group.second[i],
+                         shaped(part, part.gradient())});
+      part.parameter->changed();
     }
     Device& device = tensors[0].value.device();
     Packed* packed = group.pack != nullptr ? group.pack->copies() : nullptr;

@@ -31,7 +31,7 @@ void change(const Tensor& w, double keep, const Tensor& u, double factor) {
 Sgd::Sgd(const config::Optimizer& c, const std::vector<Part>& parts)
     : momentum_(c.momentum()), nesterov_(c.nesterov()) {
   for (const Part& part : parts) {
-    const Tensor& value = part.parameter->value();
+    const Tensor value = part.value();
     const Tensor velocity =
         momentum_ > 0 ? Tensor::zeros({part.size()}, value.dtype(), value.device()) : Tensor();
     owned_.push_back({part, decay_of(*part.parameter, c), velocity});
@@ -42,9 +42,9 @@ void Sgd::step(double lr, double gradient_scale) {
   ++steps_;
   for (const Owned& owned : owned_) {
     Parameter& w = *owned.part.parameter;
-    const Tensor u = with_momentum(owned.velocity, owned.part.of(w.gradient()), gradient_scale,
-                                   momentum_, nesterov_);
-    change(owned.part.of(w.value()), 1 - lr * owned.decay, u, -lr);
+    const Tensor u =
+        with_momentum(owned.velocity, owned.part.gradient(), gradient_scale, momentum_, nesterov_);
+    change(owned.part.value(), 1 - lr * owned.decay, u, -lr);
     w.changed();
   }
 }

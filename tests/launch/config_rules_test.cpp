@@ -281,6 +281,7 @@ TEST(ConfigRules, ReplicasThatShareAStateDivideDp) {
   EXPECT_EQ(told({two + "3}"}),
             "parallel.zero_shard: found 3, wanted a divisor of dp=4; nearest: 2 or 4");
   EXPECT_EQ(error_of(small_run, {two + "2}"}), "no error");
+  EXPECT_EQ(error_of(small_run, {"parallel={ranks: 4, zero: 3, zero_shard: 2}"}), "no error");
   EXPECT_EQ(told({"parallel={ranks: 4, zero_shard: 2}"}),
             "parallel.zero_shard: found 2, but with parallel.zero=0 nothing is shared; use 0");
 }
@@ -352,9 +353,6 @@ TEST(ConfigRules, WhatIsNotThereYetIsSaidBeforeTraining) {
   };
   EXPECT_EQ(said("parallel.pp", "2"),
             "found 2, but pipeline parallelism is not in this version yet; use 1");
-  EXPECT_EQ(said("parallel.zero", "2"),
-            "found 2, but sharing gradients or weights (ZeRO 2 and 3) is not in this version yet; "
-            "use 1");
   EXPECT_EQ(said("parallel.chunks", "2"),
             "found 2, but more than one stage a rank is not in this version yet; use 1");
   EXPECT_EQ(said("cluster.device", "cuda"),

@@ -50,7 +50,6 @@ TEST_F(ProveCommandLine, WrongInputIsSaidOnce) {
   EXPECT_TRUE(contains(message("$c/moe.yaml"), "found 1, wanted 2 to 64 ranks"));
   EXPECT_TRUE(
       contains(message("$c/moe.yaml --ranks 2 --precision f16"), "found 'f16', wanted f64"));
-  EXPECT_TRUE(contains(message("$c/moe.yaml --ranks 2 parallel.zero=3"), "ZeRO 2 and 3"));
   EXPECT_TRUE(contains(message("$c/moe.yaml --ranks 8 parallel.ep=4 parallel.etp=4"), "parallel."));
   EXPECT_TRUE(contains(message("$c/moe.yaml --random 3"), "makes its own configurations"));
   EXPECT_TRUE(contains(message("--random -1"), "found -1, wanted 1 or more"));

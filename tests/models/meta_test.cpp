@@ -105,6 +105,17 @@ TEST(Meta, EachRankToWhichKeysComeInAnyWayToo) {
   }
 }
 
+TEST(Meta, ReplicasThatDivideGradientsOrWeightsToo) {
+  for (const Divided divided : {Divided::states, Divided::gradients, Divided::weights})
+    for (const int sharing : {0, 2}) {
+      Recipe recipe = balanced(config::Balance::mixed, DType::bf16);
+      recipe.sharing.ranks = sharing;
+      recipe.sharing.divided = divided;
+      recipe.recomputes = true;
+      expect_the_same(recipe, {.dp = 4, .ep = 2, .edp = 2});
+    }
+}
+
 TEST(Meta, UnevenRoutingIsCountedAsBalanced) {
   Recipe recipe = balanced(config::Balance::micro, DType::f64);
   recipe.model.mutable_moe()->set_top_k(1);
