@@ -63,7 +63,7 @@ Recipe recipe_of(const config::Config& config, DType type) {
                 .group = group > 0 ? group : data_parallel_size(config),
                 .head_chunk = config.train().head_chunk(),
                 .cp_method = CpMethod(config.parallel().cp_method()),
-                .recomputes = config.train().recompute() == config::Train::full,
+                .recompute = recompute_of(config.train()),
                 .seed = std::uint64_t(config.run().seed()),
                 .sharing = sharing_of(config)};
   adapt_and_freeze(recipe, config);

@@ -78,6 +78,11 @@ void activate(Draft& d) {
   d.model().set_activation(activation);
 }
 
+template <config::Train::Recompute kind>
+void recompute(Draft& d) {
+  d.config.mutable_train()->set_recompute(kind);
+}
+
 template <std::int64_t zero>
 void share(Draft& d) {
   d.config.mutable_parallel()->set_zero(zero);
@@ -233,7 +238,13 @@ std::vector<Factor> make_factors() {
          }}}},
       {"recompute",
        {{"none"},
-        {"full", [](Draft& d) { d.config.mutable_train()->set_recompute(config::Train::full); }}}},
+        {"full", recompute<config::Train::full>},
+        {"selective", recompute<config::Train::selective>},
+        {"full in one layer",
+         [](Draft& d) {
+           recompute<config::Train::full>(d);
+           d.config.mutable_train()->set_recompute_layers(1);
+         }}}},
       {"states",
        {{"each its own"},
         {"shared", share<1>},

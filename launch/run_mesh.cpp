@@ -36,4 +36,8 @@ Sharing sharing_of(const config::Config& config) {
           Divided(std::max<std::int64_t>(zero - 1, 0))};
 }
 
+Recompute recompute_of(const config::Train& train) {
+  return {Recompute::Kind(train.recompute()), train.recompute_layers()};
+}
+
 }  // namespace pf

@@ -3,6 +3,7 @@
 
 #include "core/dtype.h"
 #include "launch/config.h"
+#include "models/transformer.h"
 #include "parallel/gradients.h"
 #include "parallel/mesh.h"
 
@@ -17,5 +18,7 @@ Layout layout_of(const config::Config& config);  // with parallel.ranks
 
 // How replicas divide the optimizer's work.
 Sharing sharing_of(const config::Config& config);
+// What backward makes again.
+Recompute recompute_of(const config::Train& train);
 
 }  // namespace pf

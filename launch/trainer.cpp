@@ -104,7 +104,7 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
       mesh_(communicator, device_, layout_of(config), all_ranks(communicator.size())),
       model_(config.model(),
              {config.data().sequence(), config.train().head_chunk(), type_,
-              CpMethod(config.parallel().cp_method())},
+              CpMethod(config.parallel().cp_method()), recompute_of(config.train())},
              mesh_) {
   const auto visit = [this](const Visitor& visitor) { model_.visit(visitor); };
   choose_trained(config.train(), visit);
@@ -112,7 +112,7 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
     model_.initialise(std::uint64_t(config.run().seed()), layer);
   });
   optimizer_ = make_optimizer(config.optimizer(), mesh_, gradients_->parts(), visit);
-  stage_.emplace(model_.layers(), *gradients_, config.train().recompute() == config::Train::full);
+  stage_.emplace(model_.layers(), *gradients_);
   const std::int64_t group = config.model().moe().balance().group();
   balance_.emplace(mesh_, group > 0 ? group : mesh_.size(axes::dp));
   if (reporter_ != nullptr)

@@ -59,7 +59,8 @@ Moe::Moe(const std::string& prefix, int layer, const MoeConfig& c, const Mesh& m
                               .ffn = c.shared_ffn,
                               .init_std = c.init_std,
                               .out_std = c.out_std,
-                              .has_gate = c.has_shared_gate},
+                              .has_gate = c.has_shared_gate,
+                              .rebuilds = c.rebuilds},
                     mesh);
   if (c.bias_rate > 0) {
     make_bias(bias_, mesh, prefix + ".moe.router.bias", c.experts, dense_weight(Cut::whole));
@@ -95,8 +96,12 @@ Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
   const Permuted sent = permute(h, routed.weights, order);
   const Dispatched there = dispatch(sent, order, *context.mesh);
   const auto gate_up = grouped_linear(there.rows, gate_up_);
-  const Tensor a = swiglu(gate_up[0], gate_up[1], there.rows.weights);
+  const auto inner = [gate_up, weights = there.rows.weights] {
+    return swiglu(gate_up[0], gate_up[1], weights);
+  };
+  const Tensor a = inner();
   const Tensor y = grouped_linear(there.rows.with(a), down_pack_)[0];
+  if (config_.rebuilds) Tape::rebuild(a, inner);
   return combine(bring_back(y, there, *context.mesh), order);
 }
 

@@ -22,6 +22,7 @@ struct MoeConfig {
   double balance_weight = 0, z_loss = 0;
   NormConfig norm = {};
   double init_std = 0.02, out_std = 0.02, dropout = 0;
+  bool rebuilds = false;  // see MlpConfig
 };
 
 // x + sum of the top k experts' SwiGLU, weighted by their scores, + the shared expert, all of

@@ -15,9 +15,6 @@ bool wants_gradient(const Tensor& x) {
 
 }  // namespace
 
-Stage::Stage(Layers& layers, Gradients& gradients, bool recomputes)
-    : layers_(&layers), gradients_(&gradients), recomputes_(recomputes) {}
-
 void Stage::forward(Flight& flight) {
   flight.steps.resize(layers_->size());
   Tensor x;
@@ -30,15 +27,7 @@ void Stage::forward(Flight& flight) {
     // Where nothing before x is trained, its gradient is not asked for.
     step.x = wants_gradient(x) ? step.tape.watch(x) : x;
     const Tape::Recording on(&step.tape);
-    const bool is_inner = l > 0 && l + 1 < layers_->size();
-    if (recomputes_ && is_inner) {
-      const auto segment = [&layer, &flight](std::span<const Tensor> in) {
-        return std::vector<Tensor>{layer.forward(in[0], flight.context)};
-      };
-      step.y = recompute(segment, {step.x})[0];
-    } else {
-      step.y = layer.forward(step.x, flight.context);
-    }
+    step.y = layer.forward(step.x, flight.context);
     x = step.y;
   }
 }

@@ -24,7 +24,7 @@ struct Flight {
 class Stage {
  public:
   // Gradients are reduced through `gradients`, whose layer i is layers[i].
-  Stage(Layers& layers, Gradients& gradients, bool recomputes);
+  Stage(Layers& layers, Gradients& gradients) : layers_(&layers), gradients_(&gradients) {}
 
   // Saves what backward needs in flight.steps.
   void forward(Flight& flight);
@@ -38,7 +38,6 @@ class Stage {
  private:
   Layers* layers_;
   Gradients* gradients_;
-  bool recomputes_;
 };
 
 }  // namespace pf

@@ -104,26 +104,35 @@ class Embedding : public Layer {
 
 class TransformerLayer : public Layer {
  public:
-  TransformerLayer(const config::Model& c, int layer, CpMethod cp_method, const Mesh& mesh,
+  TransformerLayer(const config::Model& c, int layer, const ModelOptions& options, const Mesh& mesh,
                    const Tensor* rope)
-      : name_("layers." + std::to_string(layer)) {
+      : name_("layers." + std::to_string(layer)), recompute_(options.recompute.of(layer)) {
+    const bool rebuilds = recompute_ == Recompute::selective;
     if (c.has_mla())
-      latent_.emplace(name_, layer, latent(c, layer, cp_method), mesh, rope);
+      latent_.emplace(name_, layer, latent(c, layer, options.cp_method, rebuilds), mesh, rope);
     else
-      attention_.emplace(name_, layer, attention(c, layer, cp_method), mesh, rope);
+      attention_.emplace(name_, layer, attention(c, layer, options.cp_method, rebuilds), mesh,
+                         rope);
     if (is_moe_layer(c, layer))
-      moe_.emplace(name_, layer, moe(c), mesh);
+      moe_.emplace(name_, layer, moe(c, rebuilds), mesh);
     else
-      mlp_.emplace(name_, layer, mlp(c), mesh);
+      mlp_.emplace(name_, layer, mlp(c, rebuilds), mesh);
   }
   std::string name() const override { return name_; }
   Tensor forward(const Tensor& x, Context& context) override {
-    const Tensor y = attention_ ? attention_->forward(x, context) : latent_->forward(x, context);
-    return moe_ ? moe_->forward(y, context) : mlp_->forward(y, context);
+    if (recompute_ != Recompute::full) return forward_once(x, context);
+    const auto segment = [this, &context](std::span<const Tensor> in) {
+      return std::vector<Tensor>{forward_once(in[0], context)};
+    };
+    return recompute(segment, {x})[0];
   }
   Moe* moe() { return moe_ ? &*moe_ : nullptr; }
 
  private:
+  Tensor forward_once(const Tensor& x, Context& context) {
+    const Tensor y = attention_ ? attention_->forward(x, context) : latent_->forward(x, context);
+    return moe_ ? moe_->forward(y, context) : mlp_->forward(y, context);
+  }
   void visit_parts(const Visitor& visitor) override {
     if (attention_) attention_->visit(visitor);
     if (latent_) latent_->visit(visitor);
@@ -131,7 +140,8 @@ class TransformerLayer : public Layer {
     if (moe_) moe_->visit(visitor);
   }
 
-  static AttentionConfig attention(const config::Model& c, int layer, CpMethod cp_method) {
+  static AttentionConfig attention(const config::Model& c, int layer, CpMethod cp_method,
+                                   bool rebuilds) {
     return {.hidden = c.hidden(),
             .heads = c.heads(),
             .kv_heads = c.kv_heads(),
@@ -145,9 +155,11 @@ class TransformerLayer : public Layer {
             .cp_method = cp_method,
             .has_qkv_bias = c.qkv_bias(),
             .has_out_bias = c.out_bias(),
-            .has_qk_norm = c.qk_norm()};
+            .has_qk_norm = c.qk_norm(),
+            .rebuilds = rebuilds};
   }
-  static LatentAttentionConfig latent(const config::Model& c, int layer, CpMethod cp_method) {
+  static LatentAttentionConfig latent(const config::Model& c, int layer, CpMethod cp_method,
+                                      bool rebuilds) {
     const config::Mla& m = c.mla();
     return {.hidden = c.hidden(),
             .heads = c.heads(),
@@ -162,9 +174,10 @@ class TransformerLayer : public Layer {
             .dropout = c.dropout(),
             .score_factor = score_factor(c),
             .window = window_of(c, layer),
-            .cp_method = cp_method};
+            .cp_method = cp_method,
+            .rebuilds = rebuilds};
   }
-  static MlpConfig mlp(const config::Model& c) {
+  static MlpConfig mlp(const config::Model& c, bool rebuilds) {
     return {.hidden = c.hidden(),
             .ffn = c.ffn(),
             .norm = norm_of(c),
@@ -172,9 +185,10 @@ class TransformerLayer : public Layer {
             .out_std = out_std(c),
             .dropout = c.dropout(),
             .activation = activation_of(c),
-            .has_bias = c.mlp_bias()};
+            .has_bias = c.mlp_bias(),
+            .rebuilds = rebuilds};
   }
-  static MoeConfig moe(const config::Model& c) {
+  static MoeConfig moe(const config::Model& c, bool rebuilds) {
     const config::Moe& m = c.moe();
     const bool is_forced = m.router() == config::Moe::forced;
     return {.hidden = c.hidden(),
@@ -198,10 +212,12 @@ class TransformerLayer : public Layer {
             .norm = norm_of(c),
             .init_std = c.init_std(),
             .out_std = out_std(c),
-            .dropout = c.dropout()};
+            .dropout = c.dropout(),
+            .rebuilds = rebuilds};
   }
 
   std::string name_;
+  Recompute::Kind recompute_;
   std::optional<Attention> attention_;
   std::optional<LatentAttention> latent_;
   std::optional<Mlp> mlp_;
@@ -301,8 +317,8 @@ Transformer::Transformer(const config::Model& c, const ModelOptions& options, co
   Parameter* tied = c.tied() ? &first->weight() : nullptr;
   layers_.push_back(std::move(first));
   for (int number = 0; number < int(c.layers()); ++number) {
-    auto layer = std::make_unique<TransformerLayer>(c, number, options.cp_method, mesh,
-                                                    turns ? &rope_ : nullptr);
+    auto layer =
+        std::make_unique<TransformerLayer>(c, number, options, mesh, turns ? &rope_ : nullptr);
     if (layer->moe() != nullptr) moes_.push_back(layer->moe());
     layers_.push_back(std::move(layer));
   }

@@ -11,12 +11,27 @@
 
 namespace pf {
 
+// What backward makes again instead of keeping it from forward.
+struct Recompute {
+  enum Kind : std::uint8_t {
+    none,
+    selective,  // what takes little work: activations before a last product, placed queries and
+                // keys
+    full,       // all but the input of a layer
+  };
+  Kind kind = none;
+  std::int64_t layers = 0;  // so many of the model's first ones; 0: all
+
+  Kind of(std::int64_t layer) const { return layers == 0 || layer < layers ? kind : none; }
+};
+
 // What a model is made with beside its configuration.
 struct ModelOptions {
   std::int64_t positions = 0;      // longest sequence
   std::int64_t head_chunk = 1024;  // rows of logits in memory at once
   DType type = DType::f32;         // of activations
   CpMethod cp_method = CpMethod::all_gather;
+  Recompute recompute = {};  // not of the embedding and the head
 };
 
 // A decoder-only transformer with a norm before attention and before the MLP or MoE (Xiong et al.

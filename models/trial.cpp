@@ -83,7 +83,9 @@ config::Model small_moe(config::Balance::Kind kind) {
 SmallModel::SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64_t length)
     : recipe_(recipe),
       mesh_(&mesh),
-      transformer_(recipe.model, {length, recipe.head_chunk, recipe.type, recipe.cp_method}, mesh),
+      transformer_(recipe.model,
+                   {length, recipe.head_chunk, recipe.type, recipe.cp_method, recipe.recompute},
+                   mesh),
       balance_(mesh, recipe.group) {
   if (!recipe.adapted.names.empty()) adapt();
   for (const std::string& name : recipe.frozen) parameter(name).freeze();
@@ -93,7 +95,7 @@ SmallModel::SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64_t leng
                        transformer_.initialise(recipe.seed, layer);
                        if (recipe.adapted.b_std > 0) scatter_b(layer, stream);
                      });
-  stage_.emplace(transformer_.layers(), *gradients_, recipe.recomputes);
+  stage_.emplace(transformer_.layers(), *gradients_);
 }
 
 void SmallModel::adapt() {

@@ -56,7 +56,7 @@ struct Recipe {
   std::int64_t group = 1;        // micro-batches whose choices are counted together
   std::int64_t head_chunk = 1024;
   CpMethod cp_method = CpMethod::all_gather;
-  bool recomputes = false;
+  Recompute recompute = {};
   bool defers = false;  // weight gradients until the micro-batch's backward is over
   std::uint64_t seed = 1;
   std::vector<std::string> frozen = {};  // parameters

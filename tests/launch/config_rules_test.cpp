@@ -286,6 +286,16 @@ TEST(ConfigRules, ReplicasThatShareAStateDivideDp) {
             "parallel.zero_shard: found 2, but with parallel.zero=0 nothing is shared; use 0");
 }
 
+TEST(ConfigRules, RecomputedLayersAreSomeOfTheModels) {
+  EXPECT_EQ(told({"train.recompute_layers=1"}),
+            "train.recompute_layers: found 1, but with train.recompute=none nothing is computed "
+            "again; use 0");
+  EXPECT_EQ(told({"train.recompute=full", "train.recompute_layers=3"}),
+            "train.recompute_layers: found 3, wanted at most model.layers=2");
+  EXPECT_EQ(error_of(small_run, {"train.recompute=selective", "train.recompute_layers=2"}),
+            "no error");
+}
+
 // What is said, without its place.
 std::string rule(const Overrides& overrides) {
   const std::string error = error_of(small_run, overrides);

@@ -79,10 +79,10 @@ TEST(DataParallel, DenseLayersEqualOneRank) {
 
 TEST(DataParallel, RecomputedAndDeferredEqualOneRank) {
   for (const Kind::Kind kind : {Kind::sequence, Kind::global, Kind::mixed}) {
-    for (const bool recomputes : {false, true}) {
+    for (const auto recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
       Recipe recipe = with_balance(kind, 4);
-      recipe.recomputes = recomputes;
-      recipe.defers = !recomputes;
+      recipe.recompute = {recompute};
+      recipe.defers = recompute == Recompute::none;
       expect_like_one_rank(recipe);
       recipe.defers = true;
       expect_like_one_rank(recipe);
@@ -138,7 +138,7 @@ TEST(DataParallel, RecomputeAndDeferralGiveTheSameBits) {
     Recipe recipe = with_balance(kind, 3);
     recipe.type = DType::f32;
     const std::vector<StepOutcome> want = step(recipe, 3, samples);
-    recipe.recomputes = true;
+    recipe.recompute = {Recompute::full};
     EXPECT_EQ(step(recipe, 3, samples), want);
     recipe.defers = true;
     EXPECT_EQ(step(recipe, 3, samples), want);
@@ -172,9 +172,9 @@ TEST(DataParallel, ExpertCountsAddUpToTheValidTokensChoices) {
 // Nothing is trained before the first layer, half of a pack, a router; also with recompute.
 TEST(DataParallel, TheGradientsOfTheOthersAreTheSameWithFrozenParameters) {
   const Samples samples = uneven_samples(count, length, 11);
-  for (const bool recomputes : {false, true}) {
+  for (const auto recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
     Recipe recipe = with_balance(Kind::mixed, 4);
-    recipe.recomputes = recomputes;
+    recipe.recompute = {recompute};
     const StepOutcome want = step(recipe, 1, samples)[0];
     recipe.frozen = {"embedding", "layers.0.attention.k", "layers.1.moe.experts.up",
                      "layers.1.moe.router"};

@@ -152,10 +152,12 @@ TEST(Families, RecomputedAndDeferredWorkGivesTheSameBits) {
       };
       const StepOutcome want = step();
       EXPECT_TRUE(std::isfinite(want.sum())) << family.name;
-      recipe.recomputes = true;
-      EXPECT_EQ(step(), want) << family.name << ' ' << name(type);
-      recipe.defers = true;
-      EXPECT_EQ(step(), want) << family.name << ' ' << name(type);
+      for (const auto recompute : {Recompute::selective, Recompute::full})
+        for (const bool defers : {false, true}) {
+          recipe.recompute = {recompute};
+          recipe.defers = defers;
+          EXPECT_EQ(step(), want) << family.name << ' ' << name(type) << ' ' << int(recompute);
+        }
     }
 }
 

@@ -150,7 +150,7 @@ TEST(Zero, InGroupsEqualsReplicasThatShareNothing) {
 }
 
 TEST(Zero, WithFrozenParametersRecomputeAndDeferralToo) {
-  Task task{.recipe = {.recomputes = true,
+  Task task{.recipe = {.recompute = {Recompute::full},
                        .frozen = {"embedding", "layers.0.attention.k", "layers.1.moe.router"}}};
   const Trained want = in_replicas(task, 3)[0];
   task.sharing = 0;
