@@ -15,7 +15,7 @@ Tensor shaped(const Part& part, const Tensor& x) {
 }  // namespace
 
 AdamW::AdamW(const config::Optimizer& c, const std::vector<Part>& parts, const Visit& visit)
-    : beta1_(c.beta1()), beta2_(c.beta2()), eps_(c.eps()) {
+    : beta1_(c.beta1()), beta2_(c.beta2()), eps_(c.eps()), store_(c.offload()) {
   std::map<const Parameter*, Part> left;
   for (const Part& part : parts) left[part.parameter] = part;
   visit({.pack = [&](Pack& pack) {
@@ -38,8 +38,7 @@ void AdamW::add(Pack* pack, const std::vector<Part>& parts, double decay) {
   for (const Part& part : parts) {
     const Tensor value = shaped(part, part.value());
     for (auto* moments : {&group.first, &group.second})
-      moments->push_back(
-          Tensor::zeros(value.shape(), value.dtype(), value.device(), value.label()));
+      moments->push_back(store_.zeros(value.shape(), value.dtype(), value.device(), value.label()));
   }
   groups_.push_back(std::move(group));
 }
@@ -54,7 +53,7 @@ void AdamW::step(double lr, double gradient_scale) {
     std::vector<AdamWTensor> tensors;
     for (std::size_t i = 0; i < group.parts.size(); ++i) {
       const Part& part = group.parts[i];
-      tensors.push_back({shaped(part, part.value()), group.first[i], group.second[i],
+      tensors.push_back({shaped(part, part.value()), group.first[i].load(), group.second[i].load(),
                          shaped(part, part.gradient())});
       part.parameter->changed();
     }
@@ -63,6 +62,10 @@ void AdamW::step(double lr, double gradient_scale) {
     const auto bytes = std::int64_t(device.backend().adamw_workspace(tensors, packed));
     device.backend().adamw(tensors, step, packed, Tensor::empty({bytes}, DType::u8, device));
     if (packed != nullptr) group.pack->rebuilt();
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      group.first[i].save(tensors[i].first);
+      group.second[i].save(tensors[i].second);
+    }
   }
 }
 
