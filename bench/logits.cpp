@@ -61,7 +61,7 @@ void run(const config::Model& config) {
   Gradients none(mesh, {});
   Stage stage(model.layers(), none);
   print("logits", {sequences, length, config.vocabulary()},
-        stage.evaluate(context).to_vector<double>());
+        stage.evaluate(context, {0, model.layers().size()}, {}).to_vector<double>());
 }
 
 }  // namespace

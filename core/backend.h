@@ -216,15 +216,23 @@ class Backend {
   // a larger weight, or as large a one and a lower row.
   virtual void drop_choices(const Tensor& kept, const Tensor& chosen, const Tensor& weights,
                             std::int64_t block, std::int64_t capacity, std::int64_t experts) = 0;
+  // part = chosen - first where that is 0 ... count - 1, elsewhere -1. Both [n, k] i32.
+  virtual void choices_of(const Tensor& part, const Tensor& chosen, std::int64_t first,
+                          std::int64_t count) = 0;
   // Sorts the n * k choices by expert, stable; those of -1 are left out. order [m] i32: sorted
   // position -> choice (token * k + j); place [n k] i32 its inverse, or -1; counts [experts] i64.
   // With padded > 0 each expert gets that many positions, of which the last may be -1 in order.
   virtual void plan(const Tensor& order, const Tensor& place, const Tensor& counts,
                     const Tensor& chosen, std::int64_t padded) = 0;
-  // counts[segment[t], chosen[t, j]] += mask[t], from zero. counts [segments, experts], mask [n] of
-  // the accumulation type; segment [n] i32, or empty: all in the first.
+  // counts[segment[t], chosen[t, j]] += mask[t], from zero, but for choices of -1. counts
+  // [segments, experts], mask [n] of the accumulation type; segment [n] i32, or empty: all in the
+  // first.
   virtual void count_choices(const Tensor& counts, const Tensor& chosen, const Tensor& mask,
                              const Tensor& segment) = 0;
+  // sums[chosen[t, j]] += mask[t] * scores[t, chosen[t, j]], from zero. sums [1, experts], scores
+  // [n, experts] and mask [n] are of the accumulation type.
+  virtual void sum_of_chosen(const Tensor& sums, const Tensor& scores, const Tensor& chosen,
+                             const Tensor& mask) = 0;
 
   // --- Losses ------------------------------------------------------------------------------------
   virtual void row_max(const Tensor& top, const Tensor& logits) = 0;  // top [n]

@@ -57,7 +57,7 @@ const char* name(Spread spread) {
 }
 
 const char* name(Axis axis) {
-  constexpr const char* names[] = {"share", "kv", "cp", "dp", "etp", "ep", "edp", "pp"};
+  constexpr const char* names[] = {"share", "kv", "cp", "dp", "etp", "ep", "edp", "pp", "ends"};
   return names[std::size_t(axis)];
 }
 
@@ -163,7 +163,7 @@ Label linear(std::string_view op, const Label& x, const Label& w) {
                             {rows, replicated, rows},          {partial, replicated, partial},
                             {replicated, rows, columns},       {columns, columns, partial},
                             {experts, experts, experts},       {experts, replicated, experts},
-                            {layers, layers, layers}};
+                            {layers, layers, layers},          {layers, replicated, layers}};
   require(x.view == w.view, op, ": x is ", text(x), ", w is ", text(w), "; cross()");
   Label y = x;
   y.constant = x.constant && w.constant;
@@ -289,7 +289,7 @@ void require_root(const Label& loss) {
 Axes summed_over(const Label& parameter) {
   Axes out;
   for (Axis a : axes_of(parameter.view))
-    if (parameter[a] == replicated) out.push_back(a);
+    if (parameter[a] == replicated) out.push_back(a == Axis::pp ? Axis::ends : a);
   return out;
 }
 

@@ -26,7 +26,8 @@ enum class Spread : std::uint8_t {
 
 // The dense axes, then the expert axes of the same ranks, then pipeline stages, which both views
 // share. tp is share x kv: the `share` ranks of one kv coordinate use one KV head.
-enum class Axis : std::uint8_t { share, kv, cp, dp, etp, ep, edp, pp };
+// `ends` is no axis of a view but a group: the first and the last stage, of pp.
+enum class Axis : std::uint8_t { share, kv, cp, dp, etp, ep, edp, pp, ends };
 enum class View : std::uint8_t { dense, expert };
 using Axes = std::vector<Axis>;
 
@@ -85,7 +86,9 @@ Label move(std::string_view op, const Label& x, const Axes& set, Spread from, Sp
 // tp's spread be another one than the rest's.
 Label cross(const Label& x, bool tp_is_etp = false);
 
-void require_root(const Label& loss);      // where backward may start
-Axes summed_over(const Label& parameter);  // the one rule for a parameter's gradient
+void require_root(const Label& loss);  // where backward may start
+// The one rule for a parameter's gradient. On pp a parameter is replicated where the first and the
+// last stage use it (a tied embedding): it is summed over `ends`.
+Axes summed_over(const Label& parameter);
 
 }  // namespace pf

@@ -8,7 +8,8 @@
 #include <limits>
 #include <string_view>
 
-#include "launch/text.h"
+#include "launch/heat_map.h"
+#include "launch/svg.h"
 
 namespace pf {
 namespace {
@@ -20,46 +21,7 @@ constexpr std::array<std::string_view, 4> dashes{"", "7 4", "2 3", "9 3 2 3"};
 
 constexpr double panel_width = 600, panel_height = 330, header = 54, margin = 24;
 constexpr double left = 72, right = 26, above = 44, below = 48, legend_row = 18;
-constexpr double letter = 6.6;  // mean width at 12 px
-constexpr std::size_t most_points = 1200, longest_label = 32;
-
-std::string escaped(std::string_view bytes) {
-  std::string out;
-  while (!bytes.empty()) {
-    const Character c = first_character(bytes);
-    const std::string_view one = bytes.substr(0, c.bytes);
-    if (!c.is_printable) {
-      out += "·";
-    } else if (one == "&") {
-      out += "&amp;";
-    } else if (one == "<") {
-      out += "&lt;";
-    } else if (one == ">") {
-      out += "&gt;";
-    } else {
-      out += one;
-    }
-    bytes.remove_prefix(c.bytes);
-  }
-  return out;
-}
-
-// At most longest_label characters.
-std::string shortened(const std::string& text) {
-  std::string out;
-  std::string_view rest = text;
-  for (std::size_t count = 0; !rest.empty(); ++count) {
-    if (count == longest_label) return out + "…";
-    const Character c = first_character(rest);
-    out += rest.substr(0, c.bytes);
-    rest.remove_prefix(c.bytes);
-  }
-  return out;
-}
-
-std::string text_at(double x, double y, std::string_view text, std::string_view style) {
-  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" {}>{}</text>\n", x, y, style, escaped(text));
-}
+constexpr std::size_t most_points = 1200;
 
 struct Range {
   double low = std::numeric_limits<double>::infinity(), high = -low;
@@ -154,14 +116,8 @@ std::string legend(const Panel& panel, double x, double y, double width, int& ro
   rows = 0;
   for (const ChartLine& line : panel.lines) {
     if (line.is_faint || line.label.empty()) continue;
-    const std::string label = shortened(line.label);
-    double columns = 0;
-    for (std::string_view rest = label; !rest.empty();) {
-      const Character c = first_character(rest);
-      columns += c.columns;
-      rest.remove_prefix(c.bytes);
-    }
-    const double wanted = 46 + columns * letter;
+    const std::string label = shortened_label(line.label);
+    const double wanted = 46 + text_width(label);
     if (rows == 0 || at + wanted > width) {
       at = 0;
       ++rows;
@@ -206,13 +162,18 @@ void add_range(const Panel& panel, Range& steps, Range& values) {
   }
 }
 
+double height_of(const Panel& panel) {
+  return panel.heat ? above + height_of(*panel.heat) + below : panel_height;
+}
+
 std::string drawn(const Panel& panel, Range steps, double x0, double y0) {
   int rows = 0;
   const double inner = panel_width - left - right;
   std::string out = fmt::format(
       "<text x=\"{:.1f}\" y=\"{:.1f}\" class=\"title\">{}<tspan class=\"small\" "
       "font-weight=\"normal\" dx=\"10\">{}</tspan></text>\n",
-      x0 + left, y0 + 18, escaped(panel.title), escaped(panel.unit));
+      x0 + left, y0 + 18, svg_escaped(panel.title), svg_escaped(panel.unit));
+  if (panel.heat) return out + drawn(*panel.heat, x0 + left, y0 + above - 12, inner);
   out += legend(panel, x0 + left, y0 + 38, inner, rows);
 
   Range own_steps, values;
@@ -277,8 +238,13 @@ std::string tick_text(double value) {
 std::string svg_of(const std::string& title, const std::vector<Panel>& panels) {
   const std::size_t columns = panels.size() > 1 ? 2 : 1;
   const double width = double(columns) * panel_width + 2 * margin;
-  const std::size_t rows = (panels.size() + columns - 1) / columns;
-  const double height = header + double(rows) * panel_height + margin;
+  std::vector<double> tops{header};  // of each row of panels
+  for (std::size_t i = 0; i < panels.size(); i += columns) {
+    double row = height_of(panels[i]);
+    if (i + 1 < panels.size() && columns > 1) row = std::max(row, height_of(panels[i + 1]));
+    tops.push_back(tops.back() + row);
+  }
+  const double height = tops.back() + margin;
   std::string out = fmt::format(
       R"(<svg xmlns="http://www.w3.org/2000/svg" width="{0}" height="{1}" viewBox="0 0 {0} {1}">
 <style>
@@ -286,6 +252,7 @@ text {{ font-family: "DejaVu Sans", Helvetica, Arial, sans-serif; fill: #222 }}
 .head {{ font-size: 18px; font-weight: bold }}
 .title {{ font-size: 14px; font-weight: bold }}
 .small {{ font-size: 12px; fill: #555 }}
+.cell {{ font-size: 10px; text-anchor: middle }}
 .grid {{ stroke: #e4e4e4; stroke-width: 1 }}
 .axis {{ stroke: #888; stroke-width: 1 }}
 </style>
@@ -297,8 +264,7 @@ text {{ font-family: "DejaVu Sans", Helvetica, Arial, sans-serif; fill: #222 }}
   for (const Panel& panel : panels) add_range(panel, steps, values);
   for (std::size_t i = 0; i < panels.size(); ++i) {
     const std::size_t row = i / columns, column = i % columns;
-    out += drawn(panels[i], steps, margin + double(column) * panel_width,
-                 header + double(row) * panel_height);
+    out += drawn(panels[i], steps, margin + double(column) * panel_width, tops[row]);
   }
   return out + "</svg>\n";
 }

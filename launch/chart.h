@@ -1,9 +1,12 @@
-// Panels of lines as an SVG picture.
+// Panels of lines, or of coloured cells, as an SVG picture.
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
+
+#include "launch/heat_map.h"
 
 namespace pf {
 
@@ -19,7 +22,8 @@ struct ChartLine {
 struct Panel {
   std::string title, unit;
   std::vector<ChartLine> lines;
-  bool is_log = false;  // y, where all values are above 0
+  bool is_log = false;               // y, where all values are above 0
+  std::optional<HeatMap> heat = {};  // instead of lines
 };
 
 // Round numbers within [low, high], about `count` of them.
@@ -29,7 +33,7 @@ std::vector<double> log_ticks(double low, double high);
 // "0", "250", "1.5k", "0.002".
 std::string tick_text(double value);
 
-// Two panels beside each other; x is the step.
+// Two panels beside each other; x of lines is the step.
 std::string svg_of(const std::string& title, const std::vector<Panel>& panels);
 
 }  // namespace pf

@@ -2,14 +2,17 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 
+#include "core/error.h"
 #include "launch/config.h"
 #include "launch/config_keys.h"
 #include "launch/config_words.h"
 #include "launch/layout_rules.h"
 #include "launch/lora.h"
+#include "launch/run_mesh.h"
 #include "launch/text.h"
 #include "models/transformer.h"
 
@@ -215,6 +218,27 @@ void check_cluster(const config::Cluster& cluster, const Places& places) {
                                       " bytes, wanted at least 1MiB; give a unit, as in 80GiB");
 }
 
+// The batches of a ramp are tried too.
+void check_schedule(const config::Config& config, const Places& places) {
+  const config::Train& train = config.train();
+  const std::int64_t dp = data_parallel_size(config);
+  const std::int64_t group = config.model().moe().balance().group();
+  std::set<std::int64_t> batches{train.global_batch()};
+  if (train.has_ramp()) batches.insert({train.ramp().start(), train.ramp().by()});
+  for (const std::int64_t batch : batches) {
+    const std::int64_t size = train.micro_batch(), all = (batch + size - 1) / size;
+    try {
+      const ScheduleShape shape{schedule_of(config), int(config.parallel().pp()),
+                                int(config.parallel().chunks()), int(all / dp)};
+      const bool is_counted =
+          config.model().has_moe() && counts_groups(config.model().moe().balance());
+      schedule_of_step(shape, is_counted ? std::max<std::int64_t>(1, group / dp) : 1);
+    } catch (const Error& error) {
+      places.fail("parallel.schedule", error.what());
+    }
+  }
+}
+
 // What fits a pattern, and how wide it is, only the model knows: it is made without values.
 void check_lora(const config::Config& config, const Places& places) {
   const config::Train& train = config.train();
@@ -247,6 +271,7 @@ void check_rules(const config::Config& config, const Places& places) {
 void check_steps(const config::Config& config, const Places& places) {
   check_batch(config, places);
   if (config.model().has_moe()) check_balance_group(config, places);
+  check_schedule(config, places);
 }
 
 bool has_dense_layers(const config::Model& model) {

@@ -48,14 +48,18 @@ Context Evaluator::context(const Windows& windows) const {
   return context;
 }
 
-std::vector<DomainBits> Evaluator::heldout() const {
+Heldout Evaluator::heldout() const {
   const std::int64_t replicas = mesh.size(axes::dp), replica = mesh.coordinate(axes::dp);
   const std::int64_t at_once = config.train().micro_batch(), length = config.data().sequence();
-  std::vector<DomainBits> found;
+  Heldout found;
+  std::vector<std::vector<LayerChoices>> choices;  // by domain
   for (std::size_t source = 0; source < data.sources(); ++source) {
     const auto windows = std::int64_t(data.heldout_windows(source));
     if (windows == 0) continue;
-    double nats = 0, targets = 0;
+    double targets = 0;
+    Statistics
+        losses;  // of all micro-batches: summed once, so that stages don't wait for each other
+    DomainChoices chosen;
     for (std::int64_t first = replica; first - replica < windows; first += at_once * replicas) {
       const std::int64_t left = first < windows ? (windows - first + replicas - 1) / replicas : 0;
       const std::int64_t count = std::min(at_once, left);
@@ -63,13 +67,19 @@ std::vector<DomainBits> Evaluator::heldout() const {
           count > 0 ? data.heldout(source, std::uint64_t(first), std::uint64_t(replicas), count)
                     : filling(length);
       Context now = context(batch);
-      stage.evaluate(now);
-      nats += loss_over_mesh(mesh, now.statistics);
+      pipeline.evaluate(now);
+      for (const auto& [chunk, loss] : now.statistics.losses)
+        losses.losses[int(losses.losses.size())] = loss;
+      chosen.add(now.statistics);
       targets += double(batch.targets_that_count());
     }
+    const double nats = loss_over_mesh(mesh, losses);
     targets = std::max(1.0, sum_over_replicas(mesh, {targets})[0]);
-    found.push_back({data.name(source), nats / targets / std::numbers::ln2, !data.is_text(source)});
+    found.domains.push_back(
+        {data.name(source), nats / targets / std::numbers::ln2, !data.is_text(source)});
+    choices.push_back(chosen.over_mesh(mesh, pipeline.model().moe_layers()));
   }
+  found.experts = specialisation(choices, config.model().moe().top_k());
   return found;
 }
 
@@ -101,7 +111,7 @@ std::vector<TextSample> Evaluator::samples() const {
     Context now = context(windows);
     now.wants_logits = true;
     const std::vector<std::vector<double>> logits = logits_of_token(
-        mesh, stage.evaluate(now), now.batch, seen - 1, config.model().vocabulary());
+        mesh, pipeline.evaluate(now), now.batch, seen - 1, config.model().vocabulary());
     for (std::size_t t = 0; t < texts.size(); ++t) {
       const Random random{now.seed, streams[t], std::uint32_t(step)};
       // A vocabulary may have more ids than there are bytes.

@@ -3,7 +3,7 @@
 
 #include "launch/data.h"
 #include "launch/report.h"
-#include "models/stage.h"
+#include "models/pipeline.h"
 
 namespace pf {
 
@@ -12,13 +12,13 @@ struct Evaluator {
   const config::Config& config;
   const Mesh& mesh;
   const Data& data;
-  Stage& stage;
+  Pipeline& pipeline;
   DType type;
   std::int64_t step;
 
-  // Bits per byte, or token, of each source's held-out windows. Replicas divide the windows; all
-  // run as many micro-batches, so that collectives inside the model match.
-  std::vector<DomainBits> heldout() const;
+  // Of each source's held-out windows. Replicas divide the windows; all run as many micro-batches,
+  // so that collectives inside the model match.
+  Heldout heldout() const;
 
   // Text of train.sample_bytes after the first bytes of each text's held-out part, drawn with
   // train.sample_temperature; every replica draws the same.

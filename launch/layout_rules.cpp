@@ -1,14 +1,15 @@
 #include "launch/layout_rules.h"
 
 #include <algorithm>
-#include <array>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "core/error.h"
 #include "launch/config.h"
 #include "launch/config_rules.h"
 #include "launch/config_words.h"
+#include "launch/run_mesh.h"
 #include "models/attend.h"
 #include "models/context_parallel.h"
 
@@ -126,13 +127,29 @@ void check_tokens(const config::Config& config, const Places& places) {
 }
 
 void check_pp(const config::Config& config, const Places& places) {
-  const std::int64_t chunks = config.parallel().chunks(), layers = config.model().layers();
-  const std::string most = " of at most model.layers=" + text_of(layers);
+  const config::Parallel& parallel = config.parallel();
+  const std::int64_t chunks = parallel.chunks(), layers = layers_of(config.model());
+  const std::string most = " of at most model.layers + 2=" + text_of(layers);
   if (chunks > layers)
     places.fail("parallel.chunks", "found " + text_of(chunks) + ", wanted chunks" + most);
-  if (config.parallel().pp() * chunks > layers)
-    places.fail("parallel.pp", "found " + text_of(config.parallel().pp()) + ", wanted pp x chunks" +
-                                   most + "; nearest: " + text_of(layers / chunks));
+  if (parallel.pp() * chunks > layers)
+    places.fail("parallel.pp", "found " + text_of(parallel.pp()) + ", wanted pp x chunks" + most +
+                                   "; nearest: " + text_of(layers / chunks));
+  const bool goes_up = parallel.schedule() == config::Parallel::zbv;
+  if (goes_up && chunks != 2)
+    places.fail("parallel.chunks", "found " + text_of(chunks) +
+                                       ", but parallel.schedule=zbv has 2 chunks on each rank; "
+                                       "use 2");
+  if (!goes_up && parallel.schedule() != config::Parallel::interleaved && chunks > 1)
+    places.fail("parallel.chunks",
+                "found " + text_of(chunks) + ", but parallel.schedule=" +
+                    config::Parallel::Schedule_Name(parallel.schedule()) +
+                    " has 1 chunk on each rank; use 1, or the schedule interleaved or zbv");
+  try {
+    stages_of(config);
+  } catch (const Error& error) {
+    places.fail("parallel.stage_layers", error.what());
+  }
 }
 
 void check_experts(const config::Config& config, const Places& places) {
@@ -189,22 +206,6 @@ void check_layout(const config::Config& config, const Places& places) {
 }
 
 void check_supported(const config::Config& config, const Places& places) {
-  struct Missing {
-    std::string key;
-    std::int64_t value;
-    std::int64_t largest;
-    std::string what;
-  };
-  const config::Parallel& parallel = config.parallel();
-  const std::array<Missing, 2> missing{{
-      {"parallel.pp", parallel.pp(), 1, "pipeline parallelism"},
-      {"parallel.chunks", parallel.chunks(), 1, "more than one stage a rank"},
-  }};
-  for (const Missing& part : missing) {
-    if (part.value > part.largest)
-      places.fail(part.key, "found " + text_of(part.value) + ", but " + part.what +
-                                " is not in this version yet; use " + text_of(part.largest));
-  }
   if (config.cluster().device() != "cpu")
     places.fail("cluster.device", "found '" + config.cluster().device() +
                                       "', but training on it is not in this version yet; use cpu");

@@ -52,10 +52,12 @@ constexpr const char* help =
   pentafold prove FILE [KEY=VALUE ...] --ranks N [--precision f32|bf16]
       Proves that each layout of N ranks (tp, cp, ep, etp; those that an override gives stay)
       computes what one rank does: losses, gradients and weights of three steps in f64, on random
-      tokens, to 1e-10. For small models (docs/proofs.md). --precision: a table of distances.
-  pentafold prove --random COUNT|--forever [--seed N] [--case N] [--output FOLDER]
-      The same for random models and layouts; what differs is made small and goes to FOLDER
-      (default unproven).
+      tokens, to 1e-10; then steps of AdamW and Muon on equal gradients. For small models
+      (docs/proofs.md). --precision: a table of distances.
+  pentafold prove [FILE [KEY=VALUE ...]] --random COUNT|--forever [--seed N] [--case N]
+                  [--output FOLDER]
+      The same for random layouts, of random models or of the file's; what differs is made small and
+      goes to FOLDER (default unproven).
   pentafold config --docs
       Prints what each key means, its type, default and range (Markdown).
   pentafold presets

@@ -23,19 +23,43 @@ std::string list_of(const std::vector<T>& items, F text) {
   return all;
 }
 
+std::string json_of(const std::vector<double>& share) {
+  return '[' +
+         list_of(share,
+                 [](double x) { return std::isfinite(x) ? fmt::format("{:.5g}", x) : "null"; }) +
+         ']';
+}
+
 std::string json_of(const LayerLoad& load, bool with_shares) {
   std::string object =
       fmt::format(R"({{"layer":{},"max_mean":{},"dead":{})", json_string(load.layer),
                   json_number(max_over_mean(load)), dead_experts(load));
-  if (with_shares) {
-    object += R"(,"share":[)" +
-              list_of(load.share,
-                      [](double share) {
-                        return std::isfinite(share) ? fmt::format("{:.5g}", share) : "null";
-                      }) +
-              ']';
-  }
+  if (load.dropped) object += R"(,"dropped":)" + json_number(*load.dropped);
+  if (with_shares) object += R"(,"share":)" + json_of(load.share);
   return object + '}';
+}
+
+// Each pair of domains once.
+std::string json_of_overlap(const Specialisation& layer, const std::vector<std::string>& domains) {
+  std::string object;
+  for (std::size_t d = 0; d + 1 < domains.size(); ++d) {
+    object += (d == 0 ? "" : ",") + domains[d] + ":{";
+    for (std::size_t o = d + 1; o < domains.size(); ++o)
+      object += (o == d + 1 ? "" : ",") + domains[o] + ':' + json_number(layer.overlap[d][o]);
+    object += '}';
+  }
+  return '{' + object + '}';
+}
+
+// domains: as JSON strings.
+std::string json_of(const Specialisation& layer, const std::vector<std::string>& domains) {
+  std::string uses;
+  for (std::size_t d = 0; d < domains.size(); ++d)
+    uses += fmt::format(R"({}{}:{{"largest":{},"score":{},"share":{}}})", d == 0 ? "" : ",",
+                        domains[d], json_number(layer.largest(d)), json_number(layer.score[d]),
+                        json_of(layer.share[d]));
+  return fmt::format(R"({{"layer":{},"domains":{{{}}},"overlap":{}}})",
+                     json_string(layer_name(layer.layer)), uses, json_of_overlap(layer, domains));
 }
 
 std::string json_of(const StepReport& report, bool with_shares) {
@@ -56,6 +80,11 @@ std::string json_of(const StepReport& report, bool with_shares) {
                     [](const PartTime& part) {
                       return json_string(part.name) + fmt::format(":{:.6f}", part.seconds);
                     }) +
+            R"(},"sent":{)" +
+            list_of(report.sent,
+                    [](const SentBytes& sent) {
+                      return json_string(sent.axes) + fmt::format(":{}", sent.bytes);
+                    }) +
             "},";
   return object + fmt::format(R"("memory":{{"live":{},"peak":{},"resident":{}}},"skipped":{}}})",
                               report.live_bytes, report.peak_bytes, report.resident_bytes,
@@ -74,16 +103,51 @@ EventPoints points_of(const StepReport& report, bool with_shares) {
   for (const LayerLoad& load : report.experts) {
     points.scalar("expert_max_over_mean/" + load.layer, max_over_mean(load));
     points.scalar("dead_experts/" + load.layer, double(dead_experts(load)));
+    if (load.dropped) points.scalar("dropped_choices/" + load.layer, *load.dropped);
     if (with_shares) points.histogram("expert_share/" + load.layer, load.share);
   }
   for (const PartTime& part : report.parts) points.scalar("seconds/" + part.name, part.seconds);
+  for (const SentBytes& sent : report.sent)
+    points.scalar("sent_bytes/" + sent.axes, double(sent.bytes));
   points.scalar("memory/live_bytes", double(report.live_bytes));
   points.scalar("memory/peak_bytes", double(report.peak_bytes));
   points.scalar("memory/resident_bytes", double(report.resident_bytes));
   return points;
 }
 
+// Of experts the means over layers: of each layer there would be thousands of scalars.
+EventPoints points_of(std::int64_t step, const Heldout& heldout) {
+  EventPoints points(step);
+  for (std::size_t d = 0; d < heldout.domains.size(); ++d) {
+    const DomainBits& domain = heldout.domains[d];
+    points.scalar(
+        (domain.is_per_token ? "heldout_bits_per_token/" : "heldout_bits_per_byte/") + domain.name,
+        domain.bits);
+    if (heldout.experts.empty()) continue;
+    const auto mean = [&](auto of) { return mean_over_layers(heldout.experts, of); };
+    points.scalar("largest_expert_share/" + domain.name,
+                  mean([&](const Specialisation& layer) { return layer.largest(d); }));
+    points.scalar("chosen_scores/" + domain.name,
+                  mean([&](const Specialisation& layer) { return layer.score[d]; }));
+    for (std::size_t o = d + 1; o < heldout.domains.size(); ++o)
+      points.scalar("expert_overlap/" + domain.name + ", " + heldout.domains[o].name,
+                    mean([&](const Specialisation& layer) { return layer.overlap[d][o]; }));
+  }
+  return points;
+}
+
 }  // namespace
+
+std::string layer_name(int layer) {
+  return "layers." + std::to_string(layer);
+}
+
+double mean_over_layers(const std::vector<Specialisation>& layers,
+                        const std::function<double(const Specialisation&)>& of) {
+  double sum = 0;
+  for (const Specialisation& layer : layers) sum += of(layer);
+  return sum / double(layers.size());
+}
 
 double max_over_mean(const LayerLoad& load) {
   const double sum = std::accumulate(load.share.begin(), load.share.end(), 0.0);
@@ -107,14 +171,12 @@ void MetricsLog::step(const StepReport& report) {
   write(json_of(report, with_shares), points_of(report, with_shares));
 }
 
-void MetricsLog::evaluation(std::int64_t step, const std::vector<DomainBits>& heldout) {
-  EventPoints points(step);
+void MetricsLog::evaluation(std::int64_t step, const Heldout& heldout) {
   std::vector<DomainBits> of_bytes, of_tokens;
-  for (const DomainBits& domain : heldout) {
-    points.scalar(
-        (domain.is_per_token ? "heldout_bits_per_token/" : "heldout_bits_per_byte/") + domain.name,
-        domain.bits);
+  std::vector<std::string> names;
+  for (const DomainBits& domain : heldout.domains) {
     (domain.is_per_token ? of_tokens : of_bytes).push_back(domain);
+    names.push_back(json_string(domain.name));
   }
   const auto map_of = [](const std::vector<DomainBits>& domains) {
     return '{' +
@@ -126,7 +188,12 @@ void MetricsLog::evaluation(std::int64_t step, const std::vector<DomainBits>& he
   };
   std::string object = fmt::format(R"({{"step":{},"heldout":{})", step, map_of(of_bytes));
   if (!of_tokens.empty()) object += R"(,"heldout_per_token":)" + map_of(of_tokens);
-  write(object + '}', points);
+  if (!heldout.experts.empty())
+    object += R"(,"experts":[)" +
+              list_of(heldout.experts,
+                      [&](const Specialisation& layer) { return json_of(layer, names); }) +
+              ']';
+  write(object + '}', points_of(step, heldout));
 }
 
 void MetricsLog::write(const std::string& object, const EventPoints& points) {

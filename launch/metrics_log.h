@@ -4,17 +4,23 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "launch/append_file.h"
 #include "launch/tensorboard.h"
+#include "models/specialisation.h"
 
 namespace pf {
+
+std::string layer_name(int layer);
 
 struct LayerLoad {
   std::string layer;
   std::vector<double> share;  // of the choices, by expert; sums to 1, or all 0: no choices yet
+  std::optional<double> dropped =
+      {};  // the share of the choices beyond a capacity, if there is one
 };
 double max_over_mean(const LayerLoad& load);  // 0 where there are no choices
 std::int64_t dead_experts(const LayerLoad& load);
@@ -22,6 +28,11 @@ std::int64_t dead_experts(const LayerLoad& load);
 struct PartTime {
   std::string name;
   double seconds = 0;
+};
+
+struct SentBytes {
+  std::string axes;  // "tp", "cp x dp"
+  std::int64_t bytes = 0;
 };
 
 struct StepReport {
@@ -39,6 +50,7 @@ struct StepReport {
   std::vector<PartTime> parts;                  // where the step's time went, rank 0
   std::int64_t live_bytes = 0, peak_bytes = 0;  // in tensors, of the rank with most; peak: so far
   std::int64_t resident_bytes = 0;              // of rank 0's process
+  std::vector<SentBytes> sent;                  // by rank 0 to others in this step
 };
 
 struct DomainBits {
@@ -46,6 +58,15 @@ struct DomainBits {
   double bits = 0;  // per byte
   bool is_per_token = false;
 };
+
+// Of held-out text.
+struct Heldout {
+  std::vector<DomainBits> domains;
+  std::vector<Specialisation> experts = {};  // by MoE layer, of these domains
+};
+
+double mean_over_layers(const std::vector<Specialisation>& layers,
+                        const std::function<double(const Specialisation&)>& of);
 
 class MetricsLog {
  public:
@@ -56,7 +77,7 @@ class MetricsLog {
              std::function<void(const std::string&)> complain);
 
   void step(const StepReport& report);
-  void evaluation(std::int64_t step, const std::vector<DomainBits>& heldout);
+  void evaluation(std::int64_t step, const Heldout& heldout);
 
  private:
   void write(const std::string& object, const EventPoints& points);

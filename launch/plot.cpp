@@ -66,11 +66,12 @@ double mean(const std::vector<double>& values) {
   return sum / double(values.size());
 }
 
-Panel heldout_panel(const std::vector<RunMetrics>& runs) {
-  Panel panel{"Held-out text", "bits per byte", {}, false};
+// Each domain a line, of the runs' curves by domain.
+Panel domains_panel(Panel panel, const std::vector<RunMetrics>& runs,
+                    std::vector<Curve> RunMetrics::*curves) {
   std::vector<std::string> domains;
   for (std::size_t r = 0; r < runs.size(); ++r) {
-    for (const Curve& curve : runs[r].heldout) {
+    for (const Curve& curve : runs[r].*curves) {
       auto found = std::find(domains.begin(), domains.end(), curve.name);
       if (found == domains.end()) found = domains.insert(found, curve.name);
       const auto domain = std::size_t(found - domains.begin());
@@ -83,6 +84,62 @@ Panel heldout_panel(const std::vector<RunMetrics>& runs) {
     }
   }
   return panel;
+}
+
+std::string of_run(const char* what, const RunMetrics& run, std::size_t runs) {
+  return runs == 1 ? what : run.name + ": " + what;
+}
+
+// All layers, or as many that are spread evenly over them.
+Panel shares_panel(const RunMetrics& run, std::size_t runs, double top) {
+  HeatMap map{run.domains, {}, {}, top};
+  for (std::size_t e = 0; e < run.experts[0].share[0].size(); ++e)
+    map.columns.push_back(std::to_string(e));
+  const std::size_t count = std::min(run.experts.size(), most_layers);
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t at = count == 1 ? 0 : i * (run.experts.size() - 1) / (count - 1);
+    map.blocks.push_back({run.experts[at].layer, run.experts[at].share});
+  }
+  return {of_run("Experts by domain", run, runs),
+          "share of its choices; darkest: " + tick_text(std::round(100 * top) / 100),
+          {},
+          false,
+          map};
+}
+
+Panel overlap_panel(const RunMetrics& run, std::size_t runs) {
+  const std::size_t domains = run.domains.size();
+  HeatBlock block{"", std::vector<std::vector<double>>(domains, std::vector<double>(domains))};
+  for (const LayerShares& layer : run.experts)
+    for (std::size_t d = 0; d < domains; ++d)
+      for (std::size_t o = 0; o < domains; ++o)
+        block.rows[d][o] += layer.overlap[d][o] / double(run.experts.size());
+  return {of_run("Overlap of favourite experts", run, runs),
+          "mean over layers",
+          {},
+          false,
+          HeatMap{run.domains, run.domains, {block}, 1}};
+}
+
+// Of the runs with experts; of all of one kind beside each other.
+std::vector<Panel> domain_panels(const std::vector<RunMetrics>& runs) {
+  double top = 0;
+  for (const RunMetrics& run : runs)
+    for (const LayerShares& layer : run.experts)
+      for (const auto& row : layer.share) top = std::max(top, largest(row));
+  std::vector<Panel> panels;
+  if (top == 0) return panels;
+  panels.push_back(
+      domains_panel({"Busiest expert of a domain", "share, mean of the layers", {}, false}, runs,
+                    &RunMetrics::largest));
+  panels.push_back(
+      domains_panel({"Chosen scores", "sum of a token's, mean of the layers", {}, false}, runs,
+                    &RunMetrics::score));
+  for (const RunMetrics& run : runs)
+    if (!run.experts.empty()) panels.push_back(shares_panel(run, runs.size(), top));
+  for (const RunMetrics& run : runs)
+    if (run.domains.size() > 1) panels.push_back(overlap_panel(run, runs.size()));
+  return panels;
 }
 
 Panel load_panel(const std::vector<RunMetrics>& runs, const PlotOptions& options) {
@@ -165,8 +222,11 @@ std::vector<Panel> panels_of(const std::vector<RunMetrics>& runs, const PlotOpti
     add(loss, line_of(runs[r].loss, label, r), options);
     add(speed, line_of(runs[r].tokens_per_s, label, r), options);
   }
-  std::vector<Panel> panels{loss, heldout_panel(runs), speed};
+  const Panel heldout =
+      domains_panel({"Held-out text", "bits per byte", {}, false}, runs, &RunMetrics::heldout);
+  std::vector<Panel> panels{loss, heldout, speed};
   if (Panel load = load_panel(runs, options); !load.lines.empty()) panels.push_back(load);
+  for (const Panel& panel : domain_panels(runs)) panels.push_back(panel);
   return panels;
 }
 

@@ -14,8 +14,9 @@ struct PlotOptions {
   bool is_log = false;     // of the loss
 };
 
-// Loss, held-out bits per byte by domain, tokens per second, and expert load. Several runs have a
-// colour each, domains a dash; of one run each domain and layer has a colour.
+// Loss, held-out bits per byte by domain, tokens per second, expert load, and how domains use
+// experts. Several runs have a colour each, domains a dash; of one run each domain and layer has a
+// colour.
 std::vector<Panel> panels_of(const std::vector<RunMetrics>& runs, const PlotOptions& options);
 
 // Values averaged with weights that fall by a factor e every `reach` points back, and that sum to

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/philox.h"
 #include "launch/lora.h"
+#include "launch/prove_optimizers.h"
 #include "launch/run_mesh.h"
 #include "models/transformer.h"
 
@@ -63,6 +64,7 @@ Recipe recipe_of(const config::Config& config, DType type) {
                 .group = group > 0 ? group : data_parallel_size(config),
                 .head_chunk = config.train().head_chunk(),
                 .cp_method = CpMethod(config.parallel().cp_method()),
+                .dispatcher = Dispatcher(config.parallel().dispatcher()),
                 .recompute = recompute_of(config.train()),
                 .seed = std::uint64_t(config.run().seed()),
                 .sharing = sharing_of(config)};
@@ -107,11 +109,23 @@ Proof prove(const config::Config& config, const Descent& one_rank) {
 }
 
 Proof prove(const config::Config& config) {
+  const config::Config alone = on_one_rank(config);
+  Proof proof;
   try {
-    return prove(config, descend(on_one_rank(config)));
+    proof = prove(config, descend(alone));
   } catch (const Error& error) {
     return {{}, std::string("one rank: ") + error.what()};
   }
+  if (!proof.holds()) return proof;
+  try {
+    for (const config::Optimizer::Kind kind : proven_optimizers) {
+      const Difference found = difference(optimized(alone, kind), optimized(config, kind));
+      proof.worst.add(found.distance, fmt::format("{}'s weights {}", name_of(kind), found.where));
+    }
+  } catch (const Error& error) {
+    proof.error = std::string("optimizers: ") + error.what();
+  }
+  return proof;
 }
 
 }  // namespace pf

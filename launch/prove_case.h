@@ -27,6 +27,7 @@ struct Proof {
   std::string text() const;  // "3.1e-15  gradient of head, step 2"
 };
 Proof prove(const config::Config& config, const Descent& one_rank);
+// With the optimizers' steps of launch/prove_optimizers.h.
 Proof prove(const config::Config& config);
 
 }  // namespace pf

@@ -2,6 +2,8 @@
 
 #include "core/error.h"
 #include "launch/prove_file.h"
+#include "launch/prove_file_cases.h"
+#include "launch/prove_optimizers.h"
 #include "launch/prove_precision.h"
 #include "launch/prove_search.h"
 #include "launch/terminal.h"
@@ -22,31 +24,40 @@ void ProveCommand::add_to(CLI::App& app) {
 
 int ProveCommand::run(int& failure) const {
   if (!is_forever && random == 0) return prove_file(failure);
-  require(file.empty(), "found '", file, "' beside ", is_forever ? "--forever" : "--random",
-          ", which makes its own configurations; leave one of them out");
   require(is_forever || random > 0, "--random: found ", random, ", wanted 1 or more cases");
   require(seed >= 0 && first >= 0, "--seed and --case: found ", seed, " and ", first,
           ", wanted 0 or more");
-  require(ranks.empty(), "--ranks ", ranks, ": random cases have ranks of their own");
   require(precision.empty(), "--precision ", precision, ": random cases are proven in f64");
+  require(!file.empty() || ranks.empty(), "--ranks ", ranks,
+          ": random models have ranks of their own");
+  const Cases cases = file.empty() ? cases_of_any_model(std::uint64_t(seed))
+                                   : cases_of_file(file, changes(), std::uint64_t(seed));
+  cases.of(first);  // what is wrong with the file is said as such
   failure = 1;
-  return search({is_forever ? 0 : random, seed, first, output});
+  return search({is_forever ? 0 : random, seed, first, output}, cases);
+}
+
+std::vector<std::string> ProveCommand::changes() const {
+  std::vector<std::string> all = overrides;
+  if (!ranks.empty()) all.push_back("parallel.ranks=" + ranks);
+  return all;
 }
 
 int ProveCommand::prove_file(int& failure) const {
   require(!file.empty(),
           "name the FILE to prove, like configs/prove/moe.yaml, or give --random N "
           "(see pentafold --help)");
-  std::vector<std::string> all = overrides;
-  if (!ranks.empty()) all.push_back("parallel.ranks=" + ranks);
   config::Run::Precision type = config::Run::f64;
   require(precision.empty() || config::Run::Precision_Parse(precision, &type),
           "--precision: found '", precision, "', wanted f64 (a proof), f32 or bf16 (a table)");
-  const FileToProve wanted = file_to_prove(file, all);
+  const FileToProve wanted = file_to_prove(file, changes());
   const LayoutsOfModel layouts = layouts_to_prove(wanted);
   failure = 1;
   print(heading_of(wanted.config, config::Run::Precision_Name(type)));
-  if (type == config::Run::f64) return prove_layouts(layouts, one_rank_of(wanted)) ? 0 : 1;
+  if (type == config::Run::f64) {
+    const bool holds = prove_layouts(layouts, one_rank_of(wanted));
+    return prove_optimizers(layouts) && holds ? 0 : 1;
+  }
   measure_layouts(wanted.config, layouts, type);
   return 0;
 }

@@ -21,6 +21,7 @@ struct ProveCommand {
 
  private:
   int prove_file(int& failure) const;
+  std::vector<std::string> changes() const;  // overrides, and --ranks
 };
 
 }  // namespace pf

@@ -53,6 +53,15 @@ std::int64_t micro_batches_of_replica(const Draft& d) {
   return (train.global_batch() + train.micro_batch() - 1) / train.micro_batch() / d.axes.dp;
 }
 
+// With as many heads as ranks can divide, however they share keys.
+template <config::Parallel::CpMethod method>
+void see_keys(Draft& d) {
+  d.config.mutable_parallel()->set_cp_method(method);
+  if (method == config::Parallel::ring) return;
+  d.model().set_heads(2 * std::int64_t{d.axes.tp} * d.axes.cp);
+  d.model().set_kv_heads(d.model().heads());
+}
+
 template <config::Balance::Kind kind>
 void balance(Draft& d) {
   d.moe().mutable_balance()->set_kind(kind);
@@ -133,6 +142,17 @@ std::vector<Factor> make_factors() {
            d.model().set_layers(2 + d.dice.below(2));
          }},
         {"none MoE", [](Draft& d) { d.model().clear_moe(); }}}},
+      {"CP method",
+       {{"all_gather"},
+        {"ring", see_keys<config::Parallel::ring>},
+        {"ulysses", see_keys<config::Parallel::ulysses>},
+        {"two_level", see_keys<config::Parallel::two_level>}}},
+      {"dispatcher",
+       {{"all_to_all"},
+        {"all_gather",
+         [](Draft& d) {
+           d.config.mutable_parallel()->set_dispatcher(config::Dispatcher::all_gather);
+         }}}},
       {"attention",
        {{"each head its keys"},
         {"two heads share keys", [](Draft& d) { share_keys(d, 2); }},
@@ -287,6 +307,10 @@ struct Exclusion {
 };
 
 constexpr Exclusion exclusions[] = {
+    {"CP method", "cp: 1"},
+    {"CP method: two_level", "cp: 2"},
+    {"CP method: two_level", "cp: 3"},
+    {"CP method: two_level", "attention: all heads share keys"},
     {"attention: latent", "heads"},
     {"attention: latent keys", "heads"},
     {"attention: latent", "positions: learned"},
@@ -294,6 +318,7 @@ constexpr Exclusion exclusions[] = {
     {"layers: all MoE", "MLP"},
     {"layers: none MoE", "etp"},
     {"layers: none MoE", "ep"},
+    {"layers: none MoE", "dispatcher"},
     {"layers: none MoE", "top k"},
     {"layers: none MoE", "router"},
     {"layers: none MoE", "groups of experts"},

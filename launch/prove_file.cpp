@@ -19,24 +19,28 @@ namespace {
 
 constexpr std::int64_t most_ranks = 64;
 constexpr std::int64_t most_parameters = 4'000'000;
-constexpr std::int64_t most_tokens = 1 << 15;
 
-void check_is_small(const config::Config& config, const Places& places) {
-  const auto wanted = [](std::int64_t most, const std::string& what) {
-    return ", wanted at most " + count_in_words(double(most)) + what;
-  };
+std::string too_many(std::int64_t found, const std::string& of, std::int64_t most) {
+  return "found " + count_in_words(double(found)) + of + ", wanted at most " +
+         count_in_words(double(most));
+}
+
+void check_model_is_small(const config::Config& config, const Places& places) {
   const std::int64_t size = model_size(config.model(), config.data().sequence()).parameters;
   if (size > most_parameters)
-    places.fail("model", "found " + count_in_words(double(size)) + " parameters" +
-                             wanted(most_parameters, ": each layout computes it in f64, ") +
-                             "on ranks that share this machine. Make it smaller for the proof, for "
-                             "instance model.hidden=64 model.layers=2, or with fewer "
-                             "model.moe.experts or a smaller model.vocabulary");
+    places.fail("model", too_many(size, " parameters", most_parameters) +
+                             ": each layout computes it in f64, on ranks that share this machine. "
+                             "Make it smaller for the proof, for instance model.hidden=64 "
+                             "model.layers=2, or with fewer model.moe.experts or a smaller "
+                             "model.vocabulary");
+}
+
+void check_batch_is_small(const config::Config& config, const Places& places) {
   const std::int64_t tokens = config.data().sequence() * config.train().global_batch();
   if (tokens > most_tokens)
-    places.fail("train.global_batch", "found " + count_in_words(double(tokens)) + " tokens a step" +
-                                          wanted(most_tokens, " in a proof; a smaller ") +
-                                          "train.global_batch or data.sequence proves the same");
+    places.fail("train.global_batch",
+                too_many(tokens, " tokens a step", most_tokens) +
+                    " in a proof; a smaller train.global_batch or data.sequence proves the same");
   const std::int64_t ranks = config.parallel().ranks();
   if (ranks < 2 || ranks > most_ranks)
     places.fail("parallel.ranks", "found " + std::to_string(ranks) + ", wanted 2 to " +
@@ -44,14 +48,26 @@ void check_is_small(const config::Config& config, const Places& places) {
                                       " ranks to compare with one, for instance --ranks 8");
 }
 
-std::set<std::string> fixed_axes(const std::vector<std::string>& overrides) {
+std::set<std::string> keys_of(const std::vector<std::string>& overrides) {
   config::Config given;
   Places places;
   for (const std::string& change : overrides) fill_from_override(given, change, places);
-  std::set<std::string> fixed;
-  for (const char* key : {"parallel.tp", "parallel.cp", "parallel.ep", "parallel.etp"})
-    if (places.by_key.contains(key)) fixed.insert(key);
-  return fixed;
+  std::set<std::string> keys;
+  for (const auto& [key, place] : places.by_key) keys.insert(key);
+  return keys;
+}
+
+FileToProve load(const std::string& path, const std::vector<std::string>& overrides,
+                 Places& places) {
+  std::vector<std::string> all{"parallel.tp=1",     "parallel.cp=1", "parallel.ep=1",
+                               "parallel.etp=1",    "parallel.pp=1", "parallel.chunks=1",
+                               "cluster.device=cpu"};
+  all.insert(all.end(), overrides.begin(), overrides.end());
+  FileToProve file{load_config(path, all, {&places, true}), keys_of(overrides), false};
+  file.has_group = places.by_key.contains("model.moe.balance.group");
+  check_supported(file.config, places);
+  check_model_is_small(file.config, places);
+  return file;
 }
 
 // Divides and is divided by the replicas of every layout.
@@ -63,24 +79,33 @@ std::int64_t shared_group(const config::Config& config) {
 }  // namespace
 
 FileToProve file_to_prove(const std::string& path, const std::vector<std::string>& overrides) {
-  std::vector<std::string> all{"parallel.tp=1",     "parallel.cp=1", "parallel.ep=1",
-                               "parallel.etp=1",    "parallel.pp=1", "parallel.chunks=1",
-                               "cluster.device=cpu"};
-  all.insert(all.end(), overrides.begin(), overrides.end());
   Places places;
-  FileToProve file{load_config(path, all, {&places, true}), fixed_axes(overrides)};
-  check_supported(file.config, places);
-  check_is_small(file.config, places);
+  FileToProve file = load(path, overrides, places);
+  check_batch_is_small(file.config, places);
   const bool counts =
       file.config.model().has_moe() && counts_groups(file.config.model().moe().balance());
-  if (counts && !places.by_key.contains("model.moe.balance.group"))
+  if (counts && !file.has_group)
     file.config.mutable_model()->mutable_moe()->mutable_balance()->set_group(
         shared_group(file.config));
   return file;
 }
 
+FileToProve file_to_draw(const std::string& path, const std::vector<std::string>& overrides) {
+  // What layouts are legal is seen when one is drawn.
+  std::vector<std::string> of_layout,
+      others{"parallel.ranks=1", "parallel.zero=0", "parallel.zero_shard=0"};
+  for (const std::string& change : overrides)
+    (change.starts_with("parallel") ? of_layout : others).push_back(change);
+  Places places;
+  FileToProve file = load(path, others, places);
+  for (const std::string& change : of_layout) fill_from_override(file.config, change, places);
+  file.config.mutable_train()->clear_ramp();
+  file.given = keys_of(overrides);
+  return file;
+}
+
 LayoutsOfModel layouts_to_prove(const FileToProve& file) {
-  LayoutsOfModel layouts = layouts_of(file.config, file.fixed);
+  LayoutsOfModel layouts = layouts_of(file.config, file.given);
   require(!layouts.legal.empty(), "no layout of ", file.config.parallel().ranks(),
           " ranks is legal; the first one is not because of ",
           layouts.refusals.empty() ? "parallel.ranks, which its axes do not divide"

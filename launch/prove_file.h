@@ -11,10 +11,13 @@
 
 namespace pf {
 
-// A small model to prove, and which of its axes stay as they are.
+constexpr std::int64_t most_tokens = 1 << 15;  // of a step
+
+// A small model to prove.
 struct FileToProve {
   config::Config config;
-  std::set<std::string> fixed;  // "parallel.tp"
+  std::set<std::string> given;  // keys of overrides, "parallel.tp": they stay as they are
+  bool has_group = false;       // the file or an override says balance.group
 };
 
 // The configuration as training would have it with these overrides, but for the axes of the mesh:
@@ -22,6 +25,10 @@ struct FileToProve {
 // belong to the model: as many as every layout can have, unless the configuration says. Throws
 // Error for a model that is too large to prove, and for a single rank.
 FileToProve file_to_prove(const std::string& path, const std::vector<std::string>& overrides);
+
+// The same of any number of ranks and any batch, and without a group that all layouts can have;
+// whether a layout that overrides give is legal is not checked.
+FileToProve file_to_draw(const std::string& path, const std::vector<std::string>& overrides);
 
 // Its layouts; throws Error, with a reason, if none is legal.
 LayoutsOfModel layouts_to_prove(const FileToProve& file);

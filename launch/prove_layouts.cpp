@@ -8,7 +8,6 @@
 #include "launch/run_mesh.h"
 
 namespace pf {
-namespace {
 
 std::vector<std::int64_t> divisors(std::int64_t of) {
   std::vector<std::int64_t> all;
@@ -16,8 +15,6 @@ std::vector<std::int64_t> divisors(std::int64_t of) {
     if (of % size == 0) all.push_back(size);
   return all;
 }
-
-}  // namespace
 
 std::string refusal(const config::Config& config) {
   try {

@@ -12,6 +12,8 @@ namespace pf {
 // Why training would refuse this configuration; "" if it would not.
 std::string refusal(const config::Config& config);
 
+std::vector<std::int64_t> divisors(std::int64_t of);  // ascending
+
 struct LayoutsOfModel {
   std::vector<config::Config> legal;
   std::vector<std::string> refusals;

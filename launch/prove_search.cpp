@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <vector>
 
 #include "core/error.h"
@@ -52,10 +53,9 @@ std::string save(const Search& wanted, std::int64_t number, const config::Config
   return path;
 }
 
-void report(const Search& wanted, std::int64_t number, const RandomCase& found,
+void report(const Search& wanted, const Cases& cases, std::int64_t number, config::Config config,
             const Proof& proof) {
   show_progress(fmt::format("case {} differs; looking for a smaller one", number));
-  config::Config config = found.config;
   config.mutable_run()->set_name(fmt::format("seed{}-case{}", wanted.seed, number));
   config.mutable_run()->set_folder("runs/" + config.run().name());
   const config::Config small = shrink(
@@ -64,51 +64,59 @@ void report(const Search& wanted, std::int64_t number, const RandomCase& found,
   const std::string path = save(wanted, number, small, of_small);
   show_progress("");
   print(
-      fmt::format("case {} DIFFERS: {}\n  {}\n  again: pentafold prove --random 1 --seed {} "
-                  "--case {}\n  smaller: {}: {}\n    {}\n",
-                  number, proof.text(), features_text(found.levels), wanted.seed, number,
+      fmt::format("case {} DIFFERS: {}\n  {}\n  again: {} --random 1 --seed {} --case {}\n"
+                  "  smaller: {}: {}\n    {}\n",
+                  number, proof.text(), cases.features(number), cases.command, wanted.seed, number,
                   axes_text(small), of_small.text(), command_of(path, small)));
 }
 
 }  // namespace
 
-int search(const Search& wanted) {
+Cases cases_of_any_model(std::uint64_t seed) {
+  const auto cases = std::make_shared<RandomCases>(seed);
+  return {"random cases", "pentafold prove",
+          [cases](std::int64_t number) { return cases->of(number).config; },
+          [cases](std::int64_t number) { return features_text(cases->of(number).levels); },
+          [cases](std::int64_t first, std::int64_t count) {
+            std::vector<RandomCase> all;
+            for (std::int64_t i = 0; i < count; ++i) all.push_back(cases->of(first + i));
+            return fmt::format("{} of {} pairs of features met", cases->pairs_in(all),
+                               cases->legal_pairs());
+          }};
+}
+
+int search(const Search& wanted, const Cases& cases) {
   using Clock = std::chrono::steady_clock;
   const SignalScope signals;
-  const RandomCases cases{std::uint64_t(wanted.seed)};
   const auto begin = Clock::now();
-  std::vector<RandomCase> proven;
   std::int64_t done = 0, failed = 0;
   Difference worst;
   for (; (wanted.count == 0 || done < wanted.count) && pending_signal() == 0; ++done) {
     const std::int64_t number = wanted.first + done;
-    const RandomCase one = cases.of(number);
+    const config::Config one = cases.of(number);
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     show_progress(
         fmt::format("case {}{}, {} failed, {}  {}", number,
                     wanted.count == 0 ? "" : fmt::format(" ({} of {})", done + 1, wanted.count),
-                    failed, duration_in_words(seconds), axes_text(one.config)));
-    const Proof proof = prove(one.config);
+                    failed, duration_in_words(seconds), axes_text(one)));
+    const Proof proof = prove(one);
     if (!proof.holds()) {
-      report(wanted, number, one, proof);
+      report(wanted, cases, number, one, proof);
       ++failed;
     } else {
       worst.add(proof.worst.distance, fmt::format("{} of case {}", proof.worst.where, number));
     }
-    if (wanted.count > 0) proven.push_back(one);
   }
   show_progress("");
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-  std::string text = fmt::format("{} random cases of seed {} from {} in {}: ", done, wanted.seed,
+  std::string text = fmt::format("{} {} of seed {} from {} in {}: ", done, cases.name, wanted.seed,
                                  wanted.first, duration_in_words(seconds));
   text += failed == 0 ? fmt::format("all are one rank within {:.0e}", proof_bound)
                       : fmt::format("{} DIFFER from one rank", failed);
   if (!worst.where.empty())
     text += fmt::format(", the worst {}{:.1e} ({})", failed == 0 ? "" : "of the others ",
                         worst.distance, worst.where);
-  if (wanted.count > 0)
-    text += fmt::format("; {} of {} pairs of features met", cases.pairs_in(proven),
-                        cases.legal_pairs());
+  if (wanted.count > 0) text += "; " + cases.seen(wanted.first, done);
   print(text + '\n');
   if (failed > 0) return 1;
   return wanted.count > 0 && done < wanted.count ? 128 + pending_signal() : 0;

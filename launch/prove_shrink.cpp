@@ -36,6 +36,8 @@ constexpr Change changes[] = {
       c.mutable_parallel()->set_ranks(c.parallel().tp() * c.parallel().cp() * c.parallel().pp());
     },
     [](config::Config& c) { c.mutable_parallel()->set_ranks(c.parallel().ranks() / 2); },
+    [](config::Config& c) { c.mutable_parallel()->clear_cp_method(); },
+    [](config::Config& c) { c.mutable_parallel()->clear_dispatcher(); },
     [](config::Config& c) { c.mutable_parallel()->set_zero(0); },
     [](config::Config& c) { c.mutable_parallel()->set_zero_shard(0); },
     [](config::Config& c) { c.mutable_train()->clear_lora(); },

@@ -79,6 +79,29 @@ std::string blocks(const std::vector<double>& share, double mean) {
   return row;
 }
 
+// ---- experts by domain ----
+
+// "largest share 0.312 (0.401 in layers.3)  chosen scores 0.62  overlap 0.38"; the last: of the
+// mean over the other domains.
+std::string use_of_experts(const std::vector<Specialisation>& layers, std::size_t domain) {
+  const auto worst = std::ranges::max_element(
+      layers, {}, [&](const Specialisation& layer) { return layer.largest(domain); });
+  const auto mean = [&](auto of) { return mean_over_layers(layers, of); };
+  std::string text =
+      fmt::format("largest share {:.3f} ({:.3f} in {})  chosen scores {:.3f}",
+                  mean([&](const Specialisation& layer) { return layer.largest(domain); }),
+                  worst->largest(domain), layer_name(worst->layer),
+                  mean([&](const Specialisation& layer) { return layer.score[domain]; }));
+  const std::size_t others = layers[0].share.size() - 1;
+  if (others > 0)
+    text += fmt::format("  overlap {:.3f}", mean([&](const Specialisation& layer) {
+                          const auto& with = layer.overlap[domain];
+                          const double all = std::accumulate(with.begin(), with.end(), 0.0);
+                          return (all - with[domain]) / double(others);
+                        }));
+  return text;
+}
+
 // ---- samples ----
 
 // Lines of less than `columns` with four spaces before each. `after_prompt` goes between the two;
@@ -121,6 +144,17 @@ std::string row(std::string_view name, const std::string& value) {
 
 std::string steps_in_words(std::int64_t steps) {
   return fmt::format("{} step{}", steps, steps == 1 ? "" : "s");
+}
+
+// "12.3 MiB a step from rank 0: tp 10.2 MiB, cp x dp 2.1 MiB"
+std::string sent_in_words(const std::vector<SentBytes>& sent) {
+  double sum = 0;
+  std::string parts;
+  for (const SentBytes& on : sent) {
+    sum += double(on.bytes);
+    parts += fmt::format("{}{} {}", parts.empty() ? "" : ", ", on.axes, bytes_in_words(on.bytes));
+  }
+  return fmt::format("{} a step from rank 0: {}", bytes_in_words(std::int64_t(sum)), parts);
 }
 
 std::string rows_of_parts(const std::vector<PartTime>& parts) {
@@ -173,14 +207,13 @@ void Reporter::step(const StepReport& report) {
   print(wants_head ? painted(head, Style::dim) + '\n' + values : values);
 }
 
-void Reporter::evaluation(std::int64_t step, const std::vector<DomainBits>& heldout) {
+void Reporter::evaluation(std::int64_t step, const Heldout& heldout) {
   log_.evaluation(step, heldout);
-  if (heldout.empty()) return;
   for (const bool is_per_token : {false, true}) {
     std::string shown;
     double sum = 0;
     int count = 0;
-    for (const DomainBits& domain : heldout) {
+    for (const DomainBits& domain : heldout.domains) {
       if (domain.is_per_token != is_per_token) continue;
       shown += fmt::format("{}{} {:.4f}", shown.empty() ? "" : ", ", domain.name, domain.bits);
       sum += domain.bits;
@@ -209,6 +242,19 @@ void Reporter::expert_load(const std::vector<LayerLoad>& layers) {
     text += fmt::format("{}  max/mean {:.2f}", blocks(layer.share, mean), max_over_mean(layer));
     if (dead > 0) text += painted(fmt::format("  {} dead", dead), Style::yellow);
   }
+  print(text);
+}
+
+void Reporter::specialisation(const Heldout& heldout) {
+  if (heldout.experts.empty()) return;
+  std::size_t longest = 0;
+  for (const DomainBits& domain : heldout.domains) longest = std::max(longest, domain.name.size());
+  const double even = 1 / double(heldout.experts[0].share[0].size());
+  std::string text = painted("experts by domain", Style::bold) +
+                     fmt::format(" (held out; means over layers; an even share is {:.3g})", even);
+  for (std::size_t d = 0; d < heldout.domains.size(); ++d)
+    text += fmt::format("\n  {:<{}}  {}", heldout.domains[d].name, longest,
+                        use_of_experts(heldout.experts, d));
   print(text);
 }
 
@@ -243,6 +289,7 @@ void Reporter::summary(const Summary& summary) {
   text += row("memory", fmt::format("{} in tensors per rank, {} resident",
                                     bytes_in_words(summary.peak_bytes_per_rank),
                                     bytes_in_words(summary.peak_resident_bytes)));
+  if (!summary.sent.empty()) text += row("sent", sent_in_words(summary.sent));
   if (summary.flops_per_s > 0) {
     std::string speed = fmt::format("{:#.3g} TFLOP/s", summary.flops_per_s / 1e12);
     if (summary.gemm_share > 0)

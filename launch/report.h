@@ -23,6 +23,7 @@ struct Summary {
   double gemm_share = 0;   // of the rate at which this machine does the model's products alone
   double flops_per_s = 0;  // model FLOPs, convention of models/transformer.h
   std::int64_t peak_bytes_per_rank = 0, peak_resident_bytes = 0;
+  std::vector<SentBytes> sent;           // by rank 0 in the last step
   double loss_first = 0, loss_last = 0;  // the last: mean of the last 20 steps
   std::string ended_by;                  // empty, or "SIGINT" and the like
 };
@@ -41,8 +42,9 @@ class Reporter {
 
   void line(const std::string& text);  // a message between steps
   void step(const StepReport& report);
-  void evaluation(std::int64_t step, const std::vector<DomainBits>& heldout);
+  void evaluation(std::int64_t step, const Heldout& heldout);
   void expert_load(const std::vector<LayerLoad>& layers);  // a small picture: a row of bars a layer
+  void specialisation(const Heldout& heldout);             // a line a domain
   void samples(const std::vector<TextSample>& samples);    // what is not text is shown as ·
   void summary(const Summary& summary);                    // the bar goes for good
 

@@ -1,7 +1,11 @@
 #include "launch/run_mesh.h"
 
 #include <algorithm>
+#include <charconv>
+#include <sstream>
 
+#include "core/error.h"
+#include "launch/text.h"
 #include "optim/optimizer.h"
 
 namespace pf {
@@ -27,6 +31,51 @@ Layout layout_of(const config::Config& config, std::int64_t ranks) {
 
 Layout layout_of(const config::Config& config) {
   return layout_of(config, config.parallel().ranks());
+}
+
+ModelOptions options_of(const config::Config& config, const Mesh& mesh) {
+  return {config.data().sequence(),
+          config.train().head_chunk(),
+          type_of(config.run().precision()),
+          CpMethod(config.parallel().cp_method()),
+          Dispatcher(config.parallel().dispatcher()),
+          recompute_of(config.train()),
+          stages_of_rank(mesh, schedule_of(config), int(config.parallel().chunks()),
+                         stages_of(config))};
+}
+
+ScheduleKind schedule_of(const config::Config& config) {
+  switch (config.parallel().schedule()) {
+    case config::Parallel::one_f_one_b:
+      return ScheduleKind::one_f_one_b;
+    case config::Parallel::gpipe:
+      return ScheduleKind::gpipe;
+    case config::Parallel::interleaved:
+      return ScheduleKind::interleaved;
+    case config::Parallel::zbh1:
+      return ScheduleKind::zero_bubble_h1;
+    case config::Parallel::zbv:
+      return ScheduleKind::zero_bubble_v;
+  }
+  return ScheduleKind::one_f_one_b;
+}
+
+std::vector<LayerRange> stages_of(const config::Config& config) {
+  const config::Parallel& parallel = config.parallel();
+  std::vector<std::int64_t> counts;
+  const bool is_even = parallel.stage_layers() == "even";
+  std::istringstream words(parallel.stage_layers());
+  for (std::string word; !is_even && std::getline(words, word, ',');) {
+    std::int64_t count = 0;
+    const auto begin = word.find_first_not_of(' ');
+    const char* end = word.data() + word.size();
+    const auto read = std::from_chars(
+        word.data() + (begin == std::string::npos ? word.size() : begin), end, count);
+    require(read.ec == std::errc() && std::all_of(read.ptr, end, [](char c) { return c == ' '; }),
+            "found '", printable(word), "', wanted even, or numbers of layers with commas between");
+    counts.push_back(count);
+  }
+  return divide_layers(layers_of(config.model()), int(parallel.pp() * parallel.chunks()), counts);
 }
 
 Sharing sharing_of(const config::Config& config) {

@@ -3,7 +3,7 @@
 
 #include "core/dtype.h"
 #include "launch/config.h"
-#include "models/transformer.h"
+#include "models/pipeline.h"
 #include "parallel/gradients.h"
 #include "parallel/mesh.h"
 
@@ -15,6 +15,13 @@ DType type_of(config::Run::Precision precision);
 // With `ranks` ranks, a multiple of those that the axes but dp and edp need.
 Layout layout_of(const config::Config& config, std::int64_t ranks);
 Layout layout_of(const config::Config& config);  // with parallel.ranks
+
+// How the model is made for this rank of the mesh.
+ModelOptions options_of(const config::Config& config, const Mesh& mesh);
+
+ScheduleKind schedule_of(const config::Config& config);
+// Of its virtual stages. Throws Error where parallel.stage_layers does not fit.
+std::vector<LayerRange> stages_of(const config::Config& config);
 
 // How replicas divide the optimizer's work.
 Sharing sharing_of(const config::Config& config);

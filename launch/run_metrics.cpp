@@ -5,6 +5,7 @@
 #include <fstream>
 #include <iterator>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
@@ -51,6 +52,68 @@ Curve& curve(std::vector<Curve>& curves, const std::string& name) {
   return found != curves.end() ? *found : curves.emplace_back(Curve{name, {}, {}});
 }
 
+std::vector<double> numbers(const Json& list, const Place& place) {
+  place.wants(list.is_array(), "share", "a list of numbers", list);
+  std::vector<double> out;
+  for (const Json& x : list) {
+    place.wants(x.is_number() || x.is_null(), "share", "numbers", x);
+    out.push_back(x.is_number() ? x.get<double>() : std::numeric_limits<double>::quiet_NaN());
+  }
+  return out;
+}
+
+// Each pair of domains stands there once.
+std::vector<std::vector<double>> overlaps(const Json& pairs,
+                                          const std::vector<std::string>& domains,
+                                          const Place& place) {
+  std::vector<std::vector<double>> out(domains.size(), std::vector<double>(domains.size(), 1));
+  for (std::size_t d = 0; d < domains.size(); ++d)
+    for (std::size_t o = d + 1; o < domains.size(); ++o) {
+      const Json with = pairs.value(domains[d], Json());
+      place.wants(with.is_object(), "overlap", "a map of maps of domains", pairs);
+      out[d][o] = out[o][d] = place.number(with, domains[o]);
+    }
+  return out;
+}
+
+// The experts of an evaluation.
+void add_experts(RunMetrics& run, double step, const Json& layers, const Place& place) {
+  place.wants(layers.is_array(), "experts", "a list of layers", layers);
+  if (layers.empty()) return;
+  run.domains.clear();
+  run.experts.clear();
+  std::map<std::string, double> largest, score;
+  for (const Json& layer : layers) {
+    const auto part = [&](const char* key) {
+      Json found = layer.is_object() ? layer.value(key, Json()) : Json();
+      place.wants(found.is_object(), "experts", "a layer with its domains and their overlap",
+                  layer);
+      return found;
+    };
+    const Json domains = part("domains"), pairs = part("overlap");
+    place.wants(layer.value("layer", Json()).is_string(), "experts", "a layer's name", layer);
+    LayerShares& shares = run.experts.emplace_back(LayerShares{layer["layer"], {}, {}});
+    std::vector<std::string> names;
+    for (const auto& [domain, use] : domains.items()) {
+      place.wants(use.is_object(), domain, "what the domain chose", use);
+      names.push_back(domain);
+      shares.share.push_back(numbers(use.value("share", Json()), place));
+      place.wants(shares.share.back().size() == run.experts[0].share[0].size(), "share",
+                  "as many experts as in the first layer", use);
+      largest[domain] += place.number(use, "largest") / double(layers.size());
+      score[domain] += place.number(use, "score") / double(layers.size());
+    }
+    if (run.domains.empty()) run.domains = names;
+    place.wants(names == run.domains && !names.empty(), "experts", "the same domains in each layer",
+                domains);
+    shares.overlap = overlaps(pairs, names, place);
+  }
+  for (const std::string& domain : run.domains) {
+    curve(run.largest, domain).add(step, largest[domain]);
+    curve(run.score, domain).add(step, score[domain]);
+  }
+}
+
 void add(RunMetrics& run, const Json& entry, const Place& place) {
   const double step = place.number(entry, "step");
   if (entry.contains("heldout")) {
@@ -61,6 +124,7 @@ void add(RunMetrics& run, const Json& entry, const Place& place) {
       for (const auto& [domain, bits] : domains.items())
         curve(run.heldout, domain + unit).add(step, place.number(domains, domain));
     }
+    add_experts(run, step, entry.value("experts", Json::array()), place);
     return;
   }
   run.loss.add(step, place.number(entry, "loss"));

@@ -17,11 +17,22 @@ struct Curve {
   }
 };
 
+// Of the last evaluation: what each domain's tokens chose in a MoE layer.
+struct LayerShares {
+  std::string layer;
+  std::vector<std::vector<double>> share;    // by domain and expert
+  std::vector<std::vector<double>> overlap;  // of two domains' most chosen experts
+};
+
 struct RunMetrics {
   std::string name;
   Curve loss{"loss", {}, {}}, tokens_per_s{"tokens/s", {}, {}};
   std::vector<Curve> heldout;   // by domain: bits per byte
   std::vector<Curve> max_mean;  // by MoE layer: largest over mean load of an expert
+  // By domain of held-out text, means over layers: the busiest expert's share, and chosen scores.
+  std::vector<Curve> largest, score;
+  std::vector<std::string> domains;  // of `experts`
+  std::vector<LayerShares> experts;
 };
 
 // Of RUN/metrics.jsonl, or of a file. A last line without its end is of a run that goes on, and

@@ -14,6 +14,7 @@
 #include "launch/ramp.h"
 #include "launch/rank_limits.h"
 #include "launch/run_mesh.h"
+#include "launch/sent_bytes.h"
 #include "launch/signals.h"
 #include "launch/text.h"
 #include "optim/schedule.h"
@@ -31,8 +32,8 @@ double seconds_since(Clock::time_point begin) {
 std::vector<LayerLoad> loads_of(const StepStatistics& statistics) {
   std::vector<LayerLoad> loads;
   for (std::size_t i = 0; i < statistics.expert_counts.size(); ++i) {
-    LayerLoad load{"layers." + std::to_string(statistics.moe_layers[i]),
-                   statistics.expert_counts[i]};
+    LayerLoad load{layer_name(statistics.moe_layers[i]), statistics.expert_counts[i]};
+    if (!statistics.dropped.empty()) load.dropped = statistics.dropped[i];
     const double total = std::accumulate(load.share.begin(), load.share.end(), 0.0);
     for (double& share : load.share) share = total == 0 ? 0 : share / total;
     loads.push_back(std::move(load));
@@ -65,7 +66,7 @@ ModelSize trained_size(const config::Config& config) {
 // "tp 2, dp 1, ep 2": those above 1, and dp.
 std::string sizes_of(const Mesh& mesh) {
   std::string out;
-  for (const Axes& set : {axes::tp, axes::cp, axes::dp, axes::etp, axes::ep})
+  for (const Axes& set : {axes::tp, axes::cp, axes::dp, axes::etp, axes::ep, axes::pp})
     if (mesh.size(set) > 1 || set == axes::dp)
       out += (out.empty() ? "" : ", ") + name(set) + " " + std::to_string(mesh.size(set));
   return out;
@@ -102,19 +103,16 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
                                first_processor(config.parallel(), communicator.rank(), mpi)),
               memory_of_rank(config, this_machine(config, mpi))),
       mesh_(communicator, device_, layout_of(config), all_ranks(communicator.size())),
-      model_(config.model(),
-             {config.data().sequence(), config.train().head_chunk(), type_,
-              CpMethod(config.parallel().cp_method()), recompute_of(config.train())},
-             mesh_) {
+      model_(config.model(), options_of(config, mesh_), mesh_) {
   const auto visit = [this](const Visitor& visitor) { model_.visit(visitor); };
   choose_trained(config.train(), visit);
   gradients_.emplace(mesh_, trained_parameters(model_), sharing_of(config), [&](std::size_t layer) {
     model_.initialise(std::uint64_t(config.run().seed()), layer);
   });
   optimizer_ = make_optimizer(config.optimizer(), mesh_, gradients_->parts(), visit);
-  stage_.emplace(model_.layers(), *gradients_);
   const std::int64_t group = config.model().moe().balance().group();
   balance_.emplace(mesh_, group > 0 ? group : mesh_.size(axes::dp));
+  pipeline_.emplace(schedule_of(config), model_, *gradients_, *balance_, mesh_);
   if (reporter_ != nullptr)
     reporter_->line(describe(config, mesh_, device_.backend().description()));
 }
@@ -153,46 +151,28 @@ void Trainer::prepare(Context& context, const MicroBatch& micro_batch, std::int6
   context.balance = &*balance_;
 }
 
-void Trainer::run_micro_batches(std::int64_t step, std::vector<Statistics>& statistics) {
+std::vector<Statistics> Trainer::run_micro_batches(std::int64_t step) {
   times_.enter("data");
   read_batch(step);
-  const auto count = std::ssize(micro_batches_);
-  const std::int64_t together = balance_->steps_together();
-  for (std::int64_t first = 0; first < count; first += together) {
-    const std::int64_t end = std::min(count, first + together);
-    std::vector<std::unique_ptr<Flight>> flights;
-    for (std::int64_t a = first; a < end; ++a) {
-      times_.enter("data");
-      flights.push_back(std::make_unique<Flight>());
-      prepare(flights.back()->context, micro_batches_[std::size_t(a)], step);
-      times_.enter("forward");
-      stage_->forward(*flights.back());
-    }
-    times_.enter("balance");
-    balance_->bind();
-    times_.enter("backward");
-    for (std::size_t i = 0; i < flights.size(); ++i) {
-      stage_->backward(*flights[i], end == count && i + 1 == flights.size());
-      statistics.push_back(std::move(flights[i]->context.statistics));
-      flights[i].reset();
-    }
-  }
+  PipelineHooks hooks;
+  hooks.prepare = [&](Context& context, std::int64_t n) {
+    prepare(context, micro_batches_[std::size_t(n)], step);
+  };
+  hooks.enter = [this](const char* part) { times_.enter(part); };
+  return pipeline_->run(std::ssize(micro_batches_), hooks);
 }
 
 Trainer::Taken Trainer::take_step(std::int64_t step) {
   const std::vector<PartTime> earlier = times_.parts();
+  const std::vector<SentBytes> sent_before = sent_bytes(mesh_.communicator().traffic());
   gradients_->clear();
   balance_->clear();
-  std::vector<Statistics> statistics;
-  run_micro_batches(step, statistics);
+  const std::vector<Statistics> statistics = run_micro_batches(step);
   times_.enter("reduction");
   const double norm = gradients_->finish();
   times_.enter("metrics");
-  std::vector<const Statistics*> all;
-  all.reserve(statistics.size());
-  for (const Statistics& s : statistics) all.push_back(&s);
   Taken taken;
-  taken.statistics = over_mesh(mesh_, all, pending_signal(), type_);
+  taken.statistics = over_mesh(mesh_, model_.moe_layers(), statistics, pending_signal());
 
   StepReport& report = taken.report;
   report.step = step + 1;
@@ -221,6 +201,7 @@ Trainer::Taken Trainer::take_step(std::int64_t step) {
   report.resident_bytes = resident_bytes();
   times_.stop();
   report.parts = since(earlier, times_.parts());
+  report.sent = since(sent_before, sent_bytes(mesh_.communicator().traffic()));
   return taken;
 }
 
@@ -266,6 +247,7 @@ int Trainer::run() {
         seconds_since(begin) * (double(batch_of(config_.train(), steps).first) / done - 1);
     if (reporter_ != nullptr) reporter_->step(report);
     losses_.push_back(report.loss);
+    summary_.sent = report.sent;
     summary_.tokens = report.tokens;
     summary_.steps = step + 1;
     last = std::move(taken.statistics);
@@ -292,9 +274,9 @@ int Trainer::run() {
 
 void Trainer::evaluate(std::int64_t step, bool is_last) {
   times_.enter("evaluation");
-  const Evaluator evaluator{config_, mesh_, data_, *stage_, type_, step};
-  const std::vector<DomainBits> heldout = evaluator.heldout();
-  if (reporter_ != nullptr && !heldout.empty()) reporter_->evaluation(step, heldout);
+  const Evaluator evaluator{config_, mesh_, data_, *pipeline_, type_, step};
+  heldout_ = evaluator.heldout();
+  if (reporter_ != nullptr && !heldout_.domains.empty()) reporter_->evaluation(step, heldout_);
   if (is_last && config_.train().sample_bytes() > 0) {
     const std::vector<TextSample> samples = evaluator.samples();
     if (reporter_ != nullptr && !samples.empty()) reporter_->samples(samples);
@@ -325,6 +307,7 @@ void Trainer::summarise(const StepStatistics& last, int signal) {
   summary_.ended_by = signal == 0 ? "" : signal_name(signal);
   const std::vector<LayerLoad> loads = loads_of(last);
   if (!loads.empty()) reporter_->expert_load(loads);
+  reporter_->specialisation(heldout_);
   reporter_->summary(summary_);
 }
 

@@ -15,7 +15,7 @@
 #include "launch/times.h"
 #include "models/balance.h"
 #include "models/metrics.h"
-#include "models/stage.h"
+#include "models/pipeline.h"
 #include "models/transformer.h"
 #include "optim/optimizer.h"
 #include "parallel/mpi.h"
@@ -44,7 +44,7 @@ class Trainer {
   Taken take_step(std::int64_t step);
   Taken take_profiled_step(std::int64_t step);
   void end_profile();
-  void run_micro_batches(std::int64_t step, std::vector<Statistics>& statistics);
+  std::vector<Statistics> run_micro_batches(std::int64_t step);
   void read_batch(std::int64_t step);
   void prepare(Context& context, const MicroBatch& micro_batch, std::int64_t step);
   void evaluate(std::int64_t step, bool is_last);
@@ -62,10 +62,11 @@ class Trainer {
   Transformer model_;
   std::optional<Gradients> gradients_;
   std::unique_ptr<Optimizer> optimizer_;
-  std::optional<Stage> stage_;
   std::optional<Balance> balance_;
+  std::optional<Pipeline> pipeline_;
   std::vector<MicroBatch> micro_batches_;  // this replica's, of the step
   double targets_ = 0, tokens_ = 0;        // that count, and all, in the global batch
+  Heldout heldout_;                        // the last
   Times times_;
   Summary summary_;
   std::vector<double> losses_, step_seconds_;  // the latter of the steps as large as the last

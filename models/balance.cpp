@@ -44,14 +44,19 @@ void Balance::add_loss(int layer, std::int64_t micro_batch, const Tensor& loss,
   entry.factor = factor;
 }
 
-void Balance::bind() {
-  if (waiting_.empty()) return;
-  const std::int64_t dp = mesh_->size(axes::dp), rows = std::int64_t(waiting_.size());
-  const Tensor& like = waiting_.begin()->second.counts;
+void Balance::bind(std::int64_t up_to) {
+  const std::int64_t dp = mesh_->size(axes::dp), unit = std::max(group_, dp);
+  // Those of groups that are still being counted stay: all replicas part them alike.
+  std::map<Key, Entry> binding;
+  while (!waiting_.empty() && waiting_.begin()->first.first / unit <= up_to / unit)
+    binding.insert(waiting_.extract(waiting_.begin()));
+  if (binding.empty()) return;
+  const std::int64_t rows = std::int64_t(binding.size());
+  const Tensor& like = binding.begin()->second.counts;
   Device& device = like.device();
   const Tensor mine = Tensor::empty({rows, like.columns()}, like.dtype(), device, like.label());
   std::int64_t row = 0;
-  for (const auto& [key, entry] : waiting_) {
+  for (const auto& [key, entry] : binding) {
     backend(mine).copy(mine.rows(row, row + 1), entry.counts);
     ++row;
   }
@@ -60,14 +65,14 @@ void Balance::bind() {
   const Tensor all = all_gather(all_reduce(mine, *mesh_, axes::tp * axes::cp), *mesh_, axes::dp);
 
   std::map<int, std::vector<Tensor>> of_layer;
-  for (const auto& [key, entry] : waiting_) {
+  for (const auto& [key, entry] : binding) {
     const auto [micro_batch, layer] = key;
     const std::int64_t last = (micro_batch / group_ + 1) * group_ - 1;  // of the group
     std::vector<Tensor> terms;
     if (const auto found = so_far_.find(layer); found != so_far_.end())
       terms.push_back(found->second);
     std::int64_t other_row = 0;
-    for (const auto& [other, unused] : waiting_) {
+    for (const auto& [other, unused] : binding) {
       const std::int64_t first_of_step = other.first / dp * dp;
       for (std::int64_t d = 0; d < dp && other.second == layer; ++d)
         if (first_of_step + d <= last)
@@ -81,7 +86,7 @@ void Balance::bind() {
     bound_[key] = entry.shares;
   }
   row = 0;
-  for (const auto& [key, entry] : waiting_) {
+  for (const auto& [key, entry] : binding) {
     auto& terms = of_layer[key.second];
     if (const auto found = so_far_.find(key.second); terms.empty() && found != so_far_.end())
       terms.push_back(found->second);
@@ -94,7 +99,6 @@ void Balance::bind() {
     backend(sum).add(sum, terms);
     so_far_[layer] = sum;
   }
-  waiting_.clear();
 }
 
 }  // namespace pf

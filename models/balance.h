@@ -35,9 +35,10 @@ class Balance {
   void add_loss(int layer, std::int64_t micro_batch, const Tensor& loss, const Tensor& score_sums,
                 double factor);
 
-  // After the forwards of a group: counts are summed over the ranks, shares and losses written. All
-  // ranks call it.
-  void bind();
+  // Before backward of `micro_batch`, whose group has gone forward: counts of all groups up to it
+  // are summed over the ranks, shares and losses written. The ranks of a stage call it in the same
+  // order.
+  void bind(std::int64_t micro_batch);
 
  private:
   struct Entry {

@@ -53,7 +53,10 @@ class Balance;
 // What micro-batch `micro_batch` of a step leaves behind, by slot, so that a second run overwrites.
 struct Statistics {
   std::map<int, Tensor> chosen;  // by layer: routing, kept for a recompute
-  std::map<int, Tensor> counts;  // by layer: choices of each expert [1, experts] of this rank
+  // By layer, of this rank: choices of each expert [1, experts] by the tokens present (in
+  // evaluation: by those whose target counts); of them those within the capacity, if there is one;
+  // and, in evaluation, the sums of the chosen scores.
+  std::map<int, Tensor> counts, kept, scores;
   std::map<int, Tensor> losses;  // by chunk of the head: this rank's part of the loss
   // By layer; the second is the micro part of mixed.
   std::map<int, Tensor> balance_losses, second_balance_losses, z_losses;

@@ -35,4 +35,12 @@ class Layer {
 
 using Layers = std::vector<std::unique_ptr<Layer>>;
 
+// Consecutive layers.
+struct LayerRange {
+  std::size_t begin = 0, end = 0;
+  std::size_t size() const { return end - begin; }
+
+  friend bool operator==(const LayerRange&, const LayerRange&) = default;
+};
+
 }  // namespace pf

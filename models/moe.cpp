@@ -1,19 +1,21 @@
 #include "models/moe.h"
 
 #include <numeric>
+#include <utility>
 
 #include "core/error.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/loss.h"
 #include "models/balance.h"
 #include "models/weights.h"
-#include "parallel/dispatch.h"
 #include "parallel/table.h"
 
 namespace pf {
 namespace {
 
 constexpr double mixed_share = 0.01;  // of micro beside global (Qiu et al. 2025, section 5)
+
+const Axes tokens_cut = axes::tp * axes::cp;
 
 // Blocks of rows are blocks of consecutive tokens.
 void require_blocks(const Batch& batch, std::int64_t block) {
@@ -74,44 +76,48 @@ Tensor Moe::forward(const Tensor& x, Context& context) {
   const Tensor logits = linear(cast(h, accumulation(h.dtype())), router_pack_)[0];
   Tensor& decided = context.statistics.chosen[layer_];
   if (config_.is_forced)
-    decided = forced_choice(slice(context.batch.token, *context.mesh, axes::tp), config_.top_k,
-                            config_.experts);
+    decided = forced_choice(slice(of_stage(context.batch.token), *context.mesh, axes::tp),
+                            config_.top_k, config_.experts);
   Router router = config_.router;
   if (bias_) router.bias = bias_->value();
   const Routed routed = route(logits, config_.top_k, router, decided);
   if (Tape::is_recording() || context.is_training) decided = routed.chosen;
-  auxiliary_losses(routed, context);
+  if (context.is_training)
+    auxiliary_losses(routed, context);
+  else
+    keep_choices_of_targets(routed, context);
 
-  Tensor y = experts(h, routed, context);
-  if (shared_) y = add(y, shared_->forward(h, context));
+  const Tensor y = experts(h, routed, context);
   return add(x, residual_dropout(y, config_.dropout, layer_, 1, context));
 }
 
 Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
-  if (context.is_training && config_.capacity.block > 0)
-    require_blocks(context.batch, config_.capacity.block);
-  const Plan order = context.is_training
-                         ? plan(routed.chosen, routed.weights, config_.experts, config_.capacity)
-                         : plan(routed.chosen, config_.experts);
-  const Permuted sent = permute(h, routed.weights, order);
-  const Dispatched there = dispatch(sent, order, *context.mesh);
+  const Mesh& mesh = *context.mesh;
+  const Capacity capacity = context.is_training ? config_.capacity : Capacity{};
+  if (capacity.block > 0) require_blocks(context.batch, capacity.block);
+  Sending sent =
+      send(h, {routed.chosen, routed.weights, config_.experts, capacity}, config_.dispatcher, mesh);
+  if (capacity.block > 0)
+    context.statistics.kept[layer_] =
+        count_choices(sent.there.kept, slice(context.batch.present, mesh, axes::tp), {}, 1,
+                      config_.experts, tokens_cut);
+  const Tensor of_shared = shared_ ? shared_->forward(h, context) : Tensor();
+  const Dispatched there = receive(std::move(sent), mesh);
   const auto gate_up = grouped_linear(there.rows, gate_up_);
   const auto inner = [gate_up, weights = there.rows.weights] {
     return swiglu(gate_up[0], gate_up[1], weights);
   };
-  const Tensor a = inner();
-  const Tensor y = grouped_linear(there.rows.with(a), down_pack_)[0];
+  const Tensor a = inner(), of_rows = grouped_linear(there.rows.with(a), down_pack_)[0];
   if (config_.rebuilds) Tape::rebuild(a, inner);
-  return combine(bring_back(y, there, *context.mesh), order);
+  const Tensor y = bring_back(of_rows, there, mesh);
+  return shared_ ? add(y, of_shared) : y;
 }
 
 void Moe::auxiliary_losses(const Routed& routed, Context& context) const {
-  const Axes tokens_cut = axes::tp * axes::cp;
   const Batch& batch = context.batch;
   const Tensor mask = slice(batch.present, *context.mesh, axes::tp);
   const Tensor counts = count_choices(routed.chosen, mask, {}, 1, config_.experts, tokens_cut);
   context.statistics.counts[layer_] = counts;
-  if (!context.is_training) return;
 
   const double factor = config_.balance_weight * double(config_.experts) / context.tokens;
   const auto keep = [&](const Tensor& loss, std::map<int, Tensor>& slot) {
@@ -144,6 +150,13 @@ void Moe::auxiliary_losses(const Routed& routed, Context& context) const {
   if (config_.z_loss > 0)
     keep(square_sum(routed.lse, mask, config_.z_loss / context.tokens),
          context.statistics.z_losses);
+}
+
+void Moe::keep_choices_of_targets(const Routed& routed, Context& context) const {
+  const Tensor mask = slice(context.batch.mask, *context.mesh, axes::tp);
+  context.statistics.counts[layer_] =
+      count_choices(routed.chosen, mask, {}, 1, config_.experts, tokens_cut);
+  context.statistics.scores[layer_] = sum_of_chosen(routed.scores, routed.chosen, mask, tokens_cut);
 }
 
 void Moe::update_bias(std::span<const double> counts) {

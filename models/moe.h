@@ -6,6 +6,7 @@
 
 #include "core/ops/routing.h"
 #include "models/mlp.h"
+#include "parallel/dispatch.h"
 
 namespace pf {
 
@@ -22,12 +23,13 @@ struct MoeConfig {
   double balance_weight = 0, z_loss = 0;
   NormConfig norm = {};
   double init_std = 0.02, out_std = 0.02, dropout = 0;
+  Dispatcher dispatcher = Dispatcher::all_to_all;
   bool rebuilds = false;  // see MlpConfig
 };
 
 // x + sum of the top k experts' SwiGLU, weighted by their scores, + the shared expert, all of
-// norm(x); choices beyond a capacity are dropped. Its balance and z losses are roots of the tape;
-// their definitions:
+// norm(x); choices beyond a capacity are dropped. The shared expert works while tokens travel. Its
+// balance and z losses are roots of the tape; their definitions:
 //   micro, sequence  weight * experts / tokens * sum over groups of sum_i f_i P_i, P_i the sum of
 //   the
 //                    group's scores, f_i its share of choices (Fedus et al. 2022, equation 4)
@@ -46,8 +48,10 @@ class Moe {
   void update_bias(std::span<const double> counts);
 
  private:
+  // All experts' sum.
   Tensor experts(const Tensor& h, const Routed& routed, Context& context);
   void auxiliary_losses(const Routed& routed, Context& context) const;
+  void keep_choices_of_targets(const Routed& routed, Context& context) const;
 
   int layer_;
   MoeConfig config_;

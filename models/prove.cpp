@@ -25,13 +25,18 @@ void add(Difference& worst, const Difference& tensors, const std::string& of) {
 
 }  // namespace
 
-Descent descend(const Recipe& recipe, const Samples& samples, const Layout& layout, int steps) {
-  Descent out;
+void on_thread_ranks(const Layout& layout, const std::function<void(const Mesh&)>& body) {
   run_thread_ranks(layout.ranks(), [&](Communicator& communicator) {
     Device device(make_cpu_backend(1));
     std::vector<int> ranks(std::size_t(layout.ranks()));
     std::iota(ranks.begin(), ranks.end(), 0);
-    const Mesh mesh(communicator, device, layout, ranks);
+    body(Mesh(communicator, device, layout, ranks));
+  });
+}
+
+Descent descend(const Recipe& recipe, const Samples& samples, const Layout& layout, int steps) {
+  Descent out;
+  on_thread_ranks(layout, [&](const Mesh& mesh) {
     SmallModel model(recipe, mesh, samples.length);
     std::vector<StepOutcome> outcomes;
     for (int step = 0; step < steps; ++step) {

@@ -1,6 +1,8 @@
 // Proof that a layout computes what one rank computes.
 #pragma once
 
+#include <functional>
+
 #include "models/trial.h"
 
 namespace pf {
@@ -11,7 +13,10 @@ struct Descent {
   std::map<std::string, Numbers> weights;  // whole, after the last step
 };
 
-// On thread ranks, each with a CPU of its own.
+// Runs body on the thread ranks of a layout, each with a CPU of its own.
+void on_thread_ranks(const Layout& layout, const std::function<void(const Mesh&)>& body);
+
+// On thread ranks.
 Descent descend(const Recipe& recipe, const Samples& samples, const Layout& layout, int steps = 3);
 
 // max |a - b| over the largest of a's elements, or over 1e-3 of `scale` where that is more: some

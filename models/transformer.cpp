@@ -60,19 +60,22 @@ std::optional<ActivationKind> activation_of(const config::Model& c) {
   return std::nullopt;
 }
 
+// Shared by embedding and head where they are tied. Ranks apart hold a copy each.
+WeightSpec embedding_weight(const config::Model& c, bool is_apart) {
+  Label label = dense_weight(Cut::rows);
+  if (c.tied() && is_apart) label = label.with(axes::pp, Spread::replicated);
+  return {
+      "embedding", {c.vocabulary(), c.hidden()}, label, Init::normal, c.init_std(), Role::embedding,
+      true};
+}
+
 // Ids to rows, plus learned positions where there are any. The vocabulary is cut over tp: each rank
 // finds some rows, leave() sums them; positions are whole, and added to this rank's tokens.
 class Embedding : public Layer {
  public:
-  Embedding(const config::Model& c, const Mesh& mesh)
-      : offset_(c.position_offset()),
-        w_(make_parameter(mesh, {"embedding",
-                                 {c.vocabulary(), c.hidden()},
-                                 dense_weight(Cut::rows),
-                                 Init::normal,
-                                 c.init_std(),
-                                 Role::embedding,
-                                 true})) {
+  // `is_apart`: the head is on another rank.
+  Embedding(const config::Model& c, bool is_apart, const Mesh& mesh)
+      : offset_(c.position_offset()), w_(make_parameter(mesh, embedding_weight(c, is_apart))) {
     if (c.position() == config::Model::learned)
       make_parameter(positions_, mesh,
                      {"positions",
@@ -84,9 +87,9 @@ class Embedding : public Layer {
   }
   std::string name() const override { return "embedding"; }
   Tensor forward(const Tensor&, Context& context) override {
-    Tensor x = leave(embedding(context.batch.ids, w_, context.type), context);
+    Tensor x = leave(embedding(of_stage(context.batch.ids), w_, context.type), context);
     if (!positions_) return x;
-    const Tensor at = slice(context.batch.position, *context.mesh, axes::tp);
+    const Tensor at = slice(of_stage(context.batch.position), *context.mesh, axes::tp);
     return add(x, embedding(at, *positions_, context.type, offset_));
   }
   Parameter& weight() { return w_; }
@@ -107,16 +110,14 @@ class TransformerLayer : public Layer {
   TransformerLayer(const config::Model& c, int layer, const ModelOptions& options, const Mesh& mesh,
                    const Tensor* rope)
       : name_("layers." + std::to_string(layer)), recompute_(options.recompute.of(layer)) {
-    const bool rebuilds = recompute_ == Recompute::selective;
     if (c.has_mla())
-      latent_.emplace(name_, layer, latent(c, layer, options.cp_method, rebuilds), mesh, rope);
+      latent_.emplace(name_, layer, latent(c, layer, options), mesh, rope);
     else
-      attention_.emplace(name_, layer, attention(c, layer, options.cp_method, rebuilds), mesh,
-                         rope);
+      attention_.emplace(name_, layer, attention(c, layer, options), mesh, rope);
     if (is_moe_layer(c, layer))
-      moe_.emplace(name_, layer, moe(c, rebuilds), mesh);
+      moe_.emplace(name_, layer, moe(c, layer, options), mesh);
     else
-      mlp_.emplace(name_, layer, mlp(c, rebuilds), mesh);
+      mlp_.emplace(name_, layer, mlp(c, layer, options), mesh);
   }
   std::string name() const override { return name_; }
   Tensor forward(const Tensor& x, Context& context) override {
@@ -140,8 +141,10 @@ class TransformerLayer : public Layer {
     if (moe_) moe_->visit(visitor);
   }
 
-  static AttentionConfig attention(const config::Model& c, int layer, CpMethod cp_method,
-                                   bool rebuilds) {
+  static bool rebuilds(int layer, const ModelOptions& options) {
+    return options.recompute.of(layer) == Recompute::selective;
+  }
+  static AttentionConfig attention(const config::Model& c, int layer, const ModelOptions& options) {
     return {.hidden = c.hidden(),
             .heads = c.heads(),
             .kv_heads = c.kv_heads(),
@@ -152,14 +155,14 @@ class TransformerLayer : public Layer {
             .dropout = c.dropout(),
             .score_factor = score_factor(c),
             .window = window_of(c, layer),
-            .cp_method = cp_method,
+            .cp_method = options.cp_method,
             .has_qkv_bias = c.qkv_bias(),
             .has_out_bias = c.out_bias(),
             .has_qk_norm = c.qk_norm(),
-            .rebuilds = rebuilds};
+            .rebuilds = rebuilds(layer, options)};
   }
-  static LatentAttentionConfig latent(const config::Model& c, int layer, CpMethod cp_method,
-                                      bool rebuilds) {
+  static LatentAttentionConfig latent(const config::Model& c, int layer,
+                                      const ModelOptions& options) {
     const config::Mla& m = c.mla();
     return {.hidden = c.hidden(),
             .heads = c.heads(),
@@ -174,10 +177,10 @@ class TransformerLayer : public Layer {
             .dropout = c.dropout(),
             .score_factor = score_factor(c),
             .window = window_of(c, layer),
-            .cp_method = cp_method,
-            .rebuilds = rebuilds};
+            .cp_method = options.cp_method,
+            .rebuilds = rebuilds(layer, options)};
   }
-  static MlpConfig mlp(const config::Model& c, bool rebuilds) {
+  static MlpConfig mlp(const config::Model& c, int layer, const ModelOptions& options) {
     return {.hidden = c.hidden(),
             .ffn = c.ffn(),
             .norm = norm_of(c),
@@ -186,9 +189,9 @@ class TransformerLayer : public Layer {
             .dropout = c.dropout(),
             .activation = activation_of(c),
             .has_bias = c.mlp_bias(),
-            .rebuilds = rebuilds};
+            .rebuilds = rebuilds(layer, options)};
   }
-  static MoeConfig moe(const config::Model& c, bool rebuilds) {
+  static MoeConfig moe(const config::Model& c, int layer, const ModelOptions& options) {
     const config::Moe& m = c.moe();
     const bool is_forced = m.router() == config::Moe::forced;
     return {.hidden = c.hidden(),
@@ -213,7 +216,8 @@ class TransformerLayer : public Layer {
             .init_std = c.init_std(),
             .out_std = out_std(c),
             .dropout = c.dropout(),
-            .rebuilds = rebuilds};
+            .dispatcher = options.dispatcher,
+            .rebuilds = rebuilds(layer, options)};
   }
 
   std::string name_;
@@ -228,18 +232,19 @@ class TransformerLayer : public Layer {
 // logits is in memory. The vocabulary is cut over tp; three numbers a token travel.
 class Head : public Layer {
  public:
-  // `tied`: the embedding's weights, or null where the head has its own.
+  // `tied`: the embedding's weights, or null where this rank has none.
   Head(const config::Model& c, std::int64_t chunk, Parameter* tied, const Mesh& mesh)
       : chunk_(chunk), norm_("head.norm", norm_of(c), mesh), w_(tied) {
     if (tied == nullptr)
       w_ = &make_parameter(own_, mesh,
-                           {"head",
-                            {c.vocabulary(), c.hidden()},
-                            dense_weight(Cut::rows),
-                            Init::normal,
-                            c.init_std(),
-                            Role::head,
-                            true});
+                           c.tied() ? embedding_weight(c, true)
+                                    : WeightSpec{"head",
+                                                 {c.vocabulary(), c.hidden()},
+                                                 dense_weight(Cut::rows),
+                                                 Init::normal,
+                                                 c.init_std(),
+                                                 Role::head,
+                                                 true});
     pack_.emplace("head", std::vector<Parameter*>{w_});
   }
   std::string name() const override { return "head"; }
@@ -305,7 +310,7 @@ RopeScaling scaling_of(const config::Model& c) {
 }  // namespace
 
 Transformer::Transformer(const config::Model& c, const ModelOptions& options, const Mesh& mesh)
-    : mesh_(&mesh), type_(options.type) {
+    : mesh_(&mesh), type_(options.type), hidden_(c.hidden()) {
   const bool turns = c.position() == config::Model::rope;
   if (turns) {
     const std::int64_t width = c.has_mla() ? c.mla().rope_dim() : c.head_dim();
@@ -313,22 +318,47 @@ Transformer::Transformer(const config::Model& c, const ModelOptions& options, co
                        rope_frequencies(width, c.rope_base(), scaling_of(c), options.positions),
                        options.type, mesh.device());
   }
-  auto first = std::make_unique<Embedding>(c, mesh);
-  Parameter* tied = c.tied() ? &first->weight() : nullptr;
-  layers_.push_back(std::move(first));
-  for (int number = 0; number < int(c.layers()); ++number) {
-    auto layer =
-        std::make_unique<TransformerLayer>(c, number, options, mesh, turns ? &rope_ : nullptr);
-    if (layer->moe() != nullptr) moes_.push_back(layer->moe());
-    layers_.push_back(std::move(layer));
+  const auto head = std::size_t(layers_of(c) - 1);
+  std::vector<LayerRange> ranges = options.stages;
+  if (ranges.empty()) ranges = {{0, head + 1}};
+  const auto has = [&](std::size_t layer) {
+    return std::ranges::any_of(
+        ranges, [&](const LayerRange& r) { return layer >= r.begin && layer < r.end; });
+  };
+  const bool is_at_both_ends = has(0) && has(head);
+  Parameter* tied = nullptr;
+  for (const LayerRange& range : ranges) {
+    const std::size_t begin = layers_.size();
+    for (std::size_t l = range.begin; l < range.end; ++l) {
+      if (l == 0) {
+        auto first = std::make_unique<Embedding>(c, !is_at_both_ends, mesh);
+        if (c.tied()) tied = &first->weight();
+        layers_.push_back(std::move(first));
+      } else if (l == head) {
+        layers_.push_back(std::make_unique<Head>(c, options.head_chunk, tied, mesh));
+      } else {
+        const int number = int(l) - 1;
+        auto layer =
+            std::make_unique<TransformerLayer>(c, number, options, mesh, turns ? &rope_ : nullptr);
+        if (layer->moe() != nullptr) moes_[number] = layer->moe();
+        layers_.push_back(std::move(layer));
+      }
+    }
+    stages_.push_back({begin, layers_.size()});
   }
-  layers_.push_back(std::make_unique<Head>(c, options.head_chunk, tied, mesh));
+  for (int number = 0; number < int(c.layers()); ++number)
+    if (is_moe_layer(c, number)) moe_layers_.numbers.push_back(number);
+  if (c.has_moe()) moe_layers_.experts = c.moe().experts();
+  moe_layers_.drops = c.has_moe() && c.moe().has_capacity();
 }
 
 void Transformer::update_biases(const std::vector<std::vector<double>>& expert_counts) {
-  require(expert_counts.size() == moes_.size(), "update_biases: counts of ", expert_counts.size(),
-          " layers for ", moes_.size());
-  for (std::size_t i = 0; i < moes_.size(); ++i) moes_[i]->update_bias(expert_counts[i]);
+  const std::vector<int>& numbers = moe_layers_.numbers;
+  require(expert_counts.size() == numbers.size(), "update_biases: counts of ", expert_counts.size(),
+          " layers for ", numbers.size());
+  for (std::size_t i = 0; i < numbers.size(); ++i)
+    if (const auto found = moes_.find(numbers[i]); found != moes_.end())
+      found->second->update_bias(expert_counts[i]);
 }
 
 void Transformer::visit(const Visitor& visitor) {

@@ -31,7 +31,18 @@ struct ModelOptions {
   std::int64_t head_chunk = 1024;  // rows of logits in memory at once
   DType type = DType::f32;         // of activations
   CpMethod cp_method = CpMethod::all_gather;
+  Dispatcher dispatcher = Dispatcher::all_to_all;
   Recompute recompute = {};  // not of the embedding and the head
+  // Of all layers, embedding and head included: the ranges that this rank holds, in order; empty:
+  // all.
+  std::vector<LayerRange> stages = {};
+};
+
+// Of the whole model, whichever stage has them.
+struct MoeLayers {
+  std::vector<int> numbers;
+  std::int64_t experts = 0;  // of each
+  bool drops = false;        // choices beyond a capacity
 };
 
 // A decoder-only transformer with a norm before attention and before the MLP or MoE (Xiong et al.
@@ -42,23 +53,36 @@ class Transformer {
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
 
+  // Those of this rank, stage after stage.
   Layers& layers() { return layers_; }
+  const std::vector<LayerRange>& stages() const { return stages_; }  // of layers()
+  std::int64_t hidden() const { return hidden_; }
+  const MoeLayers& moe_layers() const { return moe_layers_; }
   void visit(const Visitor& visitor);
   // Adapted matrices become what products make of them: see Parameter::merge().
   void merge_adapters();
-  // From global indices: the same weights under every layout. All layers, or one.
+  // From global indices: the same weights under every layout. All layers, or one of layers().
   void initialise(std::uint64_t seed);
   void initialise(std::uint64_t seed, std::size_t layer);
-  // After a step, with the choices of the global batch by MoE layer: see Moe::update_bias().
+  // After a step, with the choices of the global batch by the whole model's MoE layers: see
+  // Moe::update_bias().
   void update_biases(const std::vector<std::vector<double>>& expert_counts);
 
  private:
   const Mesh* mesh_;
   DType type_;
+  std::int64_t hidden_;
   Tensor rope_;
   Layers layers_;
-  std::vector<Moe*> moes_;  // of layers_, in order
+  std::vector<LayerRange> stages_;
+  MoeLayers moe_layers_;
+  std::map<int, Moe*> moes_;  // of layers_, by number
 };
+
+// Embedding, blocks and head.
+inline std::int64_t layers_of(const config::Model& config) {
+  return config.layers() + 2;
+}
 
 // With kv_heads = heads and head_dim = hidden / heads where they are not given.
 config::Model with_heads(config::Model config);

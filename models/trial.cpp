@@ -1,7 +1,10 @@
 #include "models/trial.h"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
+#include <set>
+#include <utility>
 
 #include "core/error.h"
 #include "core/ops/elementwise.h"
@@ -10,6 +13,19 @@
 namespace pf {
 
 namespace {
+
+// The axes along which ranks of a stage hold the same of w, and the label of what need not be the
+// same yet.
+std::pair<Axes, Label> copies_of(const Parameter& w) {
+  Axes copies;
+  Label label = constant(w.label()).with(axes::pp, Spread::layers);
+  for (const Axis a : axes_of(label.view)) {
+    if (is_varying(label[a])) continue;
+    copies.push_back(a);
+    label = label.with({a}, Spread::rows);
+  }
+  return {copies, label};
+}
 
 double sum(const Numbers& x) {
   return std::accumulate(x.begin(), x.end(), 0.0);
@@ -46,7 +62,7 @@ Samples uneven_samples(std::int64_t count, std::int64_t length, std::int64_t voc
       if (t > 0 && id == samples.ids.back()) id = std::int32_t((id + 1) % vocabulary);
       samples.ids.push_back(id);
       samples.targets.push_back(std::int32_t(words[1] % vocabulary));
-      const bool kept[] = {true, t == length / 2, false, words[2] % 3 != 0};
+      const bool kept[] = {words[2] % 3 != 0, t == length / 2, false, true};
       samples.mask.push_back(kept[s % 4] ? 1 : 0);
     }
   }
@@ -80,39 +96,73 @@ config::Model small_moe(config::Balance::Kind kind) {
   return model;
 }
 
+namespace {
+
+// Element `index` of a block, row-major, is that element of the whole.
+std::int64_t place_in_whole(std::int64_t index, const Block& block, const Shape& whole) {
+  std::int64_t place = 0, stride = 1;
+  for (int dim = whole.dims() - 1; dim >= 0; --dim) {
+    const std::int64_t extent = block.extents[dim];
+    place += (block.begin[std::size_t(dim)] + index % extent) * stride;
+    index /= extent;
+    stride *= whole[dim];
+  }
+  return place;
+}
+
+bool is_same(double a, double b) {
+  return a == b || (a != a && b != b);
+}
+
+void adapt(Transformer& model, const Adapted& adapted) {
+  if (adapted.names.empty()) return;
+  std::vector<Parameter*> all;
+  model.visit({.parameter = [&](Parameter& w) { all.push_back(&w); }});
+  for (Parameter* w : all) w->freeze();
+  for (const std::string& name : adapted.names)
+    for (Parameter* w : all)
+      if (w->name().ends_with(name)) w->adapt(adapted.rank, adapted.scale);
+}
+
+ModelOptions options_of(const Recipe& recipe, std::int64_t length, const Mesh& mesh) {
+  const int parts = mesh.size(axes::pp) * recipe.chunks;
+  return {length,
+          recipe.head_chunk,
+          recipe.type,
+          recipe.cp_method,
+          recipe.dispatcher,
+          recipe.recompute,
+          stages_of_rank(mesh, recipe.schedule, recipe.chunks,
+                         divide_layers(layers_of(recipe.model), parts, recipe.stage_layers))};
+}
+
+}  // namespace
+
 SmallModel::SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64_t length)
     : recipe_(recipe),
       mesh_(&mesh),
-      transformer_(recipe.model,
-                   {length, recipe.head_chunk, recipe.type, recipe.cp_method, recipe.recompute},
-                   mesh),
+      transformer_(recipe.model, options_of(recipe, length, mesh), mesh),
       balance_(mesh, recipe.group) {
-  if (!recipe.adapted.names.empty()) adapt();
-  for (const std::string& name : recipe.frozen) parameter(name).freeze();
-  std::uint32_t stream = 1000;
+  adapt(transformer_, recipe.adapted);
+  transformer_.visit({.parameter = [&](Parameter& w) {
+    if (std::ranges::find(recipe.frozen, w.name()) != recipe.frozen.end()) w.freeze();
+  }});
   gradients_.emplace(mesh, trained_parameters(transformer_), recipe.sharing,
                      [&](std::size_t layer) {
                        transformer_.initialise(recipe.seed, layer);
-                       if (recipe.adapted.b_std > 0) scatter_b(layer, stream);
+                       if (recipe.adapted.b_std > 0) scatter_b(*transformer_.layers()[layer]);
                      });
-  stage_.emplace(transformer_.layers(), *gradients_);
+  pipeline_.emplace(recipe.schedule, transformer_, *gradients_, balance_, mesh);
 }
 
-void SmallModel::adapt() {
-  std::vector<Parameter*> all;
-  transformer_.visit({.parameter = [&](Parameter& w) { all.push_back(&w); }});
-  for (Parameter* w : all) w->freeze();
-  for (const std::string& name : recipe_.adapted.names)
-    for (Parameter* w : all)
-      if (w->name().ends_with(name)) w->adapt(recipe_.adapted.rank, recipe_.adapted.scale);
-}
-
-// Random numbers, another stream for each.
-void SmallModel::scatter_b(std::size_t layer, std::uint32_t& stream) {
-  transformer_.layers()[layer]->visit({.parameter = [&](Parameter& w) {
+// Random numbers, another stream for each, whichever stage holds it.
+void SmallModel::scatter_b(Layer& layer) {
+  layer.visit({.parameter = [&](Parameter& w) {
     if (!w.name().ends_with(".lora.b")) return;
     const std::span<const std::int64_t> begin(w.block().begin);
-    backend(w.value()).normal(w.value(), {recipe_.seed, ++stream, 0}, recipe_.adapted.b_std,
+    std::uint32_t stream = 7;
+    for (const char c : w.name()) stream = 31 * stream + std::uint8_t(c);
+    backend(w.value()).normal(w.value(), {recipe_.seed, stream, 0}, recipe_.adapted.b_std,
                               w.whole(), begin.first(std::size_t(w.whole().dims())));
     w.changed();
   }});
@@ -139,13 +189,10 @@ Batch SmallModel::batch_of(const Samples& samples, std::int64_t first, std::int6
   return batch;
 }
 
-std::unique_ptr<Flight> SmallModel::make_flight(const Samples& samples, std::int64_t micro_batch,
-                                                std::int64_t step) {
-  const std::int64_t first = micro_batch * recipe_.micro_batch;
-  auto flight = std::make_unique<Flight>();
-  Context& context = flight->context;
+void SmallModel::prepare(Context& context, const Samples& samples, std::int64_t micro_batch,
+                         std::int64_t step) {
   context.mesh = mesh_;
-  context.batch = batch_of(samples, first, step);
+  context.batch = batch_of(samples, micro_batch * recipe_.micro_batch, step);
   context.type = recipe_.type;
   context.seed = recipe_.seed;
   context.step = step;
@@ -154,52 +201,37 @@ std::unique_ptr<Flight> SmallModel::make_flight(const Samples& samples, std::int
   context.tokens = samples.tokens();
   context.is_training = true;
   context.balance = &balance_;
-  return flight;
-}
-
-void SmallModel::backward(Flight& flight, bool is_last) {
-  if (!recipe_.defers) return stage_->backward(flight, is_last);
-  std::vector<Tape::Work> later;
-  std::vector<Tensor> ys, dys;
-  for (std::size_t l = flight.steps.size(); l-- > 0;) {
-    Flight::Step& step = flight.steps[l];
-    const Gradients::Use weights = gradients_->use(l, l - 1);
-    step.tape.backward(ys, dys, &later);
-    ys.clear();
-    dys.clear();
-    if (l > 0 && step.x.slot().index >= 0) {
-      ys = {flight.steps[l - 1].y};
-      dys = {step.tape.gradient(step.x)};
-    }
-    step = {};
-  }
-  for (const Tape::Work& work : later) work();
-  for (std::size_t l = flight.steps.size(); l-- > 0;) gradients_->start(l, is_last);
 }
 
 std::vector<Statistics> SmallModel::run_micro_batches(const Samples& samples, std::int64_t step) {
   const std::int64_t dp = mesh_->size(axes::dp), replica = mesh_->coordinate(axes::dp);
   const std::int64_t size = recipe_.micro_batch, all = (samples.count + size - 1) / size;
   require(all % dp == 0, "trial: ", all, " micro-batches for ", dp, " replicas");
-  const std::int64_t count = all / dp;
-  std::vector<Statistics> statistics;
-  for (std::int64_t first = 0; first < count; first += balance_.steps_together()) {
-    const std::int64_t end = std::min(count, first + balance_.steps_together());
-    std::vector<std::unique_ptr<Flight>> flights;
-    for (std::int64_t a = first; a < end; ++a) {
-      flights.push_back(make_flight(samples, a * dp + replica, step));
-      stage_->forward(*flights.back());
-      for (const Flight::Step& s : flights.back()->steps)
-        if (s.y) outputs_.push_back(s.y.text());
-    }
-    balance_.bind();
-    for (std::size_t i = 0; i < flights.size(); ++i) {
-      backward(*flights[i], end == count && i + 1 == flights.size());
-      statistics.push_back(std::move(flights[i]->context.statistics));
-      flights[i].reset();
-    }
-  }
-  return statistics;
+  PipelineHooks hooks;
+  hooks.prepare = [&](Context& context, std::int64_t n) {
+    prepare(context, samples, n * dp + replica, step);
+  };
+  hooks.after_forward = [&](const Flight& flight, LayerRange range) {
+    for (std::size_t l = range.begin; l < range.end; ++l)
+      if (flight.steps[l].y) outputs_.push_back(flight.steps[l].y.text());
+  };
+  return pipeline_->run(all / dp, hooks);
+}
+
+// Where replicas share, each has the sums of its part alone: what is not its own is the others'.
+Tensor SmallModel::summed_gradient(Parameter& w) const {
+  if (recipe_.sharing.ranks == 1) return w.gradient();
+  const auto [copies, label] = copies_of(w);
+  const Tensor block = Tensor::empty(w.shape(), w.type(), mesh_->device(), label);
+  backend(block).fill(block, -std::numeric_limits<double>::infinity());
+  const auto set_own = [&](const Tensor& x) {
+    for (const Part& part : gradients_->parts())
+      if (part.parameter == &w) backend(x).copy(part.of(x), part.gradient());
+  };
+  set_own(block);
+  Tensor all = all_max(block, *mesh_, copies);
+  set_own(all);  // so that whole() finds groups that have other sums
+  return all;
 }
 
 StepOutcome SmallModel::step(const Samples& samples, std::int64_t step) {
@@ -209,18 +241,14 @@ StepOutcome SmallModel::step(const Samples& samples, std::int64_t step) {
   const std::vector<Statistics> statistics = run_micro_batches(samples, step);
   StepOutcome out;
   out.norm = gradients_->finish();
-  std::vector<const Statistics*> all;
-  all.reserve(statistics.size());
-  for (const Statistics& s : statistics) all.push_back(&s);
-  const StepStatistics sums = over_mesh(*mesh_, all, 0, recipe_.type);
+  const StepStatistics sums = over_mesh(*mesh_, transformer_.moe_layers(), statistics, 0);
   out.loss = sums.loss;
   out.balance_loss = sums.balance_loss;
   out.z_loss = sums.z_loss;
   out.expert_counts = sums.expert_counts;
-  if (recipe_.sharing.ranks != 1) return out;
-  transformer_.visit({.parameter = [&](Parameter& w) {
-    if (w.is_trainable()) out.gradients[w.name()] = whole(w.gradient(), w, *mesh_);
-  }});
+  const bool is_cut = recipe_.sharing.ranks != 1;
+  out.gradients = collect(
+      [this](Parameter& w) { return w.is_trainable() ? summed_gradient(w) : Tensor(); }, is_cut);
   return out;
 }
 
@@ -246,56 +274,82 @@ Parameter& SmallModel::parameter(const std::string& name) {
 }
 
 std::map<std::string, Numbers> SmallModel::weights() {
-  std::map<std::string, Numbers> out;
+  return collect([](Parameter& w) { return w.value(); }, false);
+}
+
+// What a stage has of it is whole first; then the stages put their parts together.
+std::map<std::string, Numbers> SmallModel::collect(const std::function<Tensor(Parameter&)>& of,
+                                                   bool is_cut) {
+  std::map<std::string, Numbers> own;
+  std::set<std::string> copies;  // of what the first stage gives
+  const auto add = [&](Parameter& w) {
+    const Tensor x = of(w);
+    if (!x) return;
+    own[w.name()] = whole(x, w, *mesh_);
+    const bool is_of_two_stages = w.label()[Axis::pp] == Spread::replicated;
+    if (is_of_two_stages && is_cut && mesh_->size(axes::pp) > 1)
+      std::ranges::replace(own[w.name()], -std::numeric_limits<double>::infinity(), 0);
+    else if (is_of_two_stages && mesh_->coordinate({Axis::ends}) > 0)
+      copies.insert(w.name());
+  };
   for (std::size_t l = 0; l < transformer_.layers().size(); ++l) {
-    const Gradients::Use weights = gradients_->use(l, l + 1);
-    transformer_.layers()[l]->visit(
-        {.parameter = [&](Parameter& w) { out[w.name()] = whole(w.value(), w, *mesh_); }});
+    const Gradients::Use in_use = gradients_->use(l, Gradients::none);
+    transformer_.layers()[l]->visit({.parameter = add});
   }
+  if (mesh_->size(axes::pp) == 1) return own;
+
+  std::map<std::string, std::int64_t> begins;
+  std::int64_t size = 0;
+  FakeCommunicator alone(0, 1);
+  Device device(make_meta_backend(make_cpu_backend(1)));
+  const Mesh one(alone, device);
+  Transformer model(recipe_.model, {.positions = 1}, one);
+  adapt(model, recipe_.adapted);
+  model.visit({.parameter = [&](Parameter& w) {
+    begins[w.name()] = size;
+    size += w.whole().size();
+  }});
+  const Label open =
+      constant(dense(Spread::replicated, Spread::replicated, Spread::replicated, Spread::partial));
+  const Tensor parts =
+      Tensor::zeros({size + std::ssize(begins)}, DType::f64, mesh_->device(), open);
+  std::int64_t number = 0;
+  for (const auto& [name, begin] : begins) {
+    const auto found = own.find(name);
+    if (found != own.end() && !copies.contains(name) && !parts.is_meta()) {
+      std::ranges::copy(found->second, parts.data<double>() + begin);
+      parts.data<double>()[size + number] = 1;  // somebody has it
+    }
+    ++number;
+  }
+  const Numbers all = all_reduce(parts, *mesh_, axes::pp).to_vector<double>();
+  std::map<std::string, Numbers> out;
+  model.visit({.parameter = [&](Parameter& w) {
+    const auto begin = all.begin() + begins[w.name()];
+    const auto index = std::distance(begins.begin(), begins.find(w.name()));
+    if (all[std::size_t(size + index)] > 0)
+      out[w.name()] = Numbers(begin, begin + w.whole().size());
+  }});
+  for (const std::string& name : copies)
+    require(parts.is_meta() || std::ranges::equal(own[name], out[name], is_same), name,
+            ": the last stage holds other values than the first");
   return out;
 }
 
-namespace {
-
-// Element `index` of a block, row-major, is that element of the whole.
-std::int64_t place_in_whole(std::int64_t index, const Block& block, const Shape& whole) {
-  std::int64_t place = 0, stride = 1;
-  for (int dim = whole.dims() - 1; dim >= 0; --dim) {
-    const std::int64_t extent = block.extents[dim];
-    place += (block.begin[std::size_t(dim)] + index % extent) * stride;
-    index /= extent;
-    stride *= whole[dim];
-  }
-  return place;
-}
-
-bool is_same(double a, double b) {
-  return a == b || (a != a && b != b);
-}
-
-}  // namespace
-
 Numbers whole(const Tensor& x, const Parameter& w, const Mesh& mesh) {
-  Axes copies;  // along these, ranks hold the same
-  Label of_copies = constant(w.label());
-  for (const Axis a : axes_of(w.label().view)) {
-    if (is_varying(w.label()[a])) continue;
-    copies.push_back(a);
-    of_copies = of_copies.with({a}, Spread::rows);
-  }
+  const auto [copies, of_copies] = copies_of(w);
   const Tensor mine = cast(x.detached(), DType::f64).labelled(of_copies);
   Numbers block = mine.to_vector<double>();
   require(std::ranges::equal(block, all_max(mine, mesh, copies).to_vector<double>(), is_same),
           w.name(), ": ranks of ", name(copies), " hold other values than this one");
   if (w.shape() == w.whole()) return block;
 
-  const Label sum =
-      constant(dense(Spread::partial, Spread::partial, Spread::partial, Spread::partial));
+  const Label sum = constant(dense(Spread::partial, Spread::partial, Spread::partial));
   const Tensor all = Tensor::zeros(w.whole(), DType::f64, x.device(), sum);
   if (!all.is_meta() && mesh.coordinate(copies) == 0)
     for (std::size_t i = 0; i < block.size(); ++i)
       all.data<double>()[place_in_whole(std::int64_t(i), w.block(), w.whole())] = block[i];
-  return all_reduce(all, mesh, axes_of(View::dense)).to_vector<double>();
+  return all_reduce(all, mesh, axes::tp * axes::cp * axes::dp).to_vector<double>();
 }
 
 }  // namespace pf

@@ -9,7 +9,7 @@
 
 #include "models/balance.h"
 #include "models/metrics.h"
-#include "models/stage.h"
+#include "models/pipeline.h"
 #include "models/transformer.h"
 
 namespace pf {
@@ -29,8 +29,8 @@ struct Samples {
   double tokens() const;  // present
 };
 
-// Of random tokens. The numbers of valid targets of one sequence, the next, ... are: all, one,
-// none, about two thirds, and so on; no two replicas have equal work. Neighbours differ: where a
+// Of random tokens. The numbers of valid targets of one sequence, the next, ... are: about two
+// thirds, one, none, all, and so on; no two replicas have equal work. Neighbours differ: where a
 // document begins with the same token twice, attention makes the same of both, and rounding would
 // decide which of them a capacity keeps.
 Samples uneven_samples(std::int64_t count, std::int64_t length, std::int64_t vocabulary,
@@ -56,8 +56,11 @@ struct Recipe {
   std::int64_t group = 1;        // micro-batches whose choices are counted together
   std::int64_t head_chunk = 1024;
   CpMethod cp_method = CpMethod::all_gather;
+  Dispatcher dispatcher = Dispatcher::all_to_all;
   Recompute recompute = {};
-  bool defers = false;  // weight gradients until the micro-batch's backward is over
+  ScheduleKind schedule = ScheduleKind::one_f_one_b;
+  int chunks = 1;                               // stages on each rank
+  std::vector<std::int64_t> stage_layers = {};  // see divide_layers()
   std::uint64_t seed = 1;
   std::vector<std::string> frozen = {};  // parameters
   Sharing sharing = {};
@@ -68,7 +71,7 @@ struct Recipe {
 struct StepOutcome {
   double loss = 0, balance_loss = 0, z_loss = 0, norm = 0;
   std::vector<Numbers> expert_counts;        // by MoE layer
-  std::map<std::string, Numbers> gradients;  // whole, by parameter; none where they are shared
+  std::map<std::string, Numbers> gradients;  // whole, by parameter
 
   double sum() const { return loss + balance_loss + z_loss; }
   friend bool operator==(const StepOutcome&, const StepOutcome&) = default;
@@ -86,31 +89,35 @@ class SmallModel {
 
   Transformer& transformer() { return transformer_; }
   Gradients& gradients() { return *gradients_; }
+  Pipeline& pipeline() { return *pipeline_; }
   Parameter& parameter(const std::string& name);
   std::map<std::string, Numbers> weights();  // whole
   // "f64 [10, 8] ..." of the outputs of all layers, of each of the last step's micro-batches.
   const std::vector<std::string>& outputs() const { return outputs_; }
 
  private:
-  void adapt();
-  void scatter_b(std::size_t layer, std::uint32_t& stream);
+  void scatter_b(Layer& layer);
   Batch batch_of(const Samples& samples, std::int64_t first, std::int64_t step) const;
-  std::unique_ptr<Flight> make_flight(const Samples& samples, std::int64_t micro_batch,
-                                      std::int64_t step);
-  void backward(Flight& flight, bool is_last);
+  void prepare(Context& context, const Samples& samples, std::int64_t micro_batch,
+               std::int64_t step);
   std::vector<Statistics> run_micro_batches(const Samples& samples, std::int64_t step);
+  // Whole, by name: the same on every rank, whichever stage holds it. `is_cut`: two stages that
+  // hold one parameter have a part of it each.
+  std::map<std::string, Numbers> collect(const std::function<Tensor(Parameter&)>& of, bool is_cut);
+  Tensor summed_gradient(Parameter& w) const;
 
   Recipe recipe_;
   const Mesh* mesh_;
   Transformer transformer_;
   std::optional<Gradients> gradients_;
-  std::optional<Stage> stage_;
   Balance balance_;
+  std::optional<Pipeline> pipeline_;
   std::vector<std::string> outputs_;
 };
 
-// The whole tensor of which x is what this rank holds of it, cut like w: the same on every rank.
-// All ranks call. Throws Error where ranks that should hold the same hold something else.
+// The whole tensor of which x is what this rank holds of it, cut like w: the same on every rank of
+// this one's stage. All of these call. Throws Error where ranks that should hold the same hold
+// something else.
 Numbers whole(const Tensor& x, const Parameter& w, const Mesh& mesh);
 
 }  // namespace pf

@@ -27,6 +27,11 @@ Tensor biased(const Tensor& x, std::optional<Parameter>& bias) {
   return bias ? add_bias(x, *bias) : x;
 }
 
+Tensor of_stage(const Tensor& constant) {
+  return constant.labelled(
+      move("of_stage", constant.label(), axes::pp, Spread::replicated, Spread::layers));
+}
+
 Tensor enter(const Tensor& x, const Context& context) {
   return all_gather(x, *context.mesh, axes::tp);
 }

@@ -42,6 +42,9 @@ void make_bias(std::optional<Parameter>& bias, const Mesh& mesh, const std::stri
                std::int64_t size, const Label& label);
 Tensor biased(const Tensor& x, std::optional<Parameter>& bias);
 
+// A constant that all stages have, for one of them: what it makes is this stage's own.
+Tensor of_stage(const Tensor& constant);
+
 // Sequence parallelism (Korthikanti et al. 2022): between blocks tokens are cut over tp; a block
 // gathers them and leaves its partial sums scattered.
 Tensor enter(const Tensor& x, const Context& context);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 #include "core/backend.h"
 #include "core/error.h"
@@ -13,12 +14,15 @@ namespace {
 // Up to this size a sum is made by everybody from everything: one exchange instead of two.
 constexpr std::size_t small_bytes = 16 << 10;
 
+std::unique_ptr<Pending> start_exchange(const Tensor& x, std::vector<ConstBytes> send,
+                                        std::vector<Bytes> receive, const Move& move) {
+  const Call call{move.kind, move.set, x.dtype(), x.shape(), move.is_uneven, {}};
+  return move.mesh.communicator().exchange(move.group(), call, std::move(send), std::move(receive));
+}
+
 void exchange(const Tensor& x, std::vector<ConstBytes> send, std::vector<Bytes> receive,
               const Move& move) {
-  const Call call{move.kind, move.set, x.dtype(), x.shape(), move.is_uneven, {}};
-  move.mesh.communicator()
-      .exchange(move.group(), call, std::move(send), std::move(receive))
-      ->wait();
+  start_exchange(x, std::move(send), std::move(receive), move)->wait();
 }
 
 std::vector<ConstBytes> to_send(const std::vector<Tensor>& parts) {
@@ -51,10 +55,13 @@ Shape with_rows(Shape shape, std::int64_t rows) {
   return shape;
 }
 
-// Sends parts[i] to the i-th rank. Returns what came for this rank from each, as big as the part
+// parts[i] on the way to the i-th rank, and what comes for this rank from each, as big as the part
 // that it keeps, which is not copied.
-std::vector<Tensor> swap_parts(const Tensor& x, const std::vector<Tensor>& parts,
-                               const Move& move) {
+struct Swap {
+  std::vector<Tensor> came;
+  std::unique_ptr<Pending> pending;
+};
+Swap start_swap(const Tensor& x, const std::vector<Tensor>& parts, const Move& move) {
   const auto self = std::size_t(move.self());
   const Tensor& own = parts[self];
   const auto others = std::int64_t(parts.size()) - 1;
@@ -67,8 +74,14 @@ std::vector<Tensor> swap_parts(const Tensor& x, const std::vector<Tensor>& parts
   auto send = to_send(parts);
   auto receive = to_receive(came);
   send[self] = receive[self] = {};
-  exchange(x, std::move(send), std::move(receive), move);
-  return came;
+  return {came, start_exchange(x, std::move(send), std::move(receive), move)};
+}
+
+std::vector<Tensor> swap_parts(const Tensor& x, const std::vector<Tensor>& parts,
+                               const Move& move) {
+  Swap swap = start_swap(x, parts, move);
+  swap.pending->wait();
+  return swap.came;
 }
 
 // y = f(y, x) for each x after the first, in order, element by element. On the CPU.
@@ -156,12 +169,26 @@ Bytes bytes_of(const Tensor& x) {
   return {static_cast<std::byte*>(x.raw()), std::size_t(x.size()) * size_of(x.dtype())};
 }
 
-Tensor gather_rows(const Tensor& x, RowCounts rows, const Move& move) {
+Started::Started(const Tensor& y, const Tensor& from, std::unique_ptr<Pending> pending,
+                 std::vector<Tensor> parts)
+    : y_(y), from_(from), parts_(std::move(parts)), pending_(std::move(pending)) {}
+
+Tensor Started::wait() {
+  if (pending_) pending_->wait();
+  if (!parts_.empty()) sum(y_, parts_);
+  return std::exchange(*this, {}).y_;
+}
+
+Started start_gather_rows(const Tensor& x, RowCounts rows, const Move& move) {
   const std::int64_t all = std::accumulate(rows.begin(), rows.end(), std::int64_t{0});
   const Tensor from = contiguous(x);
   Tensor y = Tensor::empty(with_rows(x.shape(), all), x.dtype(), x.device(), move.label);
-  exchange(x, to_send(everyone(from, move)), to_receive(cut(y, rows)), move);
-  return y;
+  return {y, from,
+          start_exchange(x, to_send(everyone(from, move)), to_receive(cut(y, rows)), move)};
+}
+
+Tensor gather_rows(const Tensor& x, RowCounts rows, const Move& move) {
+  return start_gather_rows(x, rows, move).wait();
 }
 
 // An all-to-all of slices, a sum in rank order, a gather: twice the bytes of x, as in a ring.
@@ -185,12 +212,16 @@ Tensor sum_of_all(const Tensor& x, const Move& move) {
   return y;
 }
 
-Tensor rows_of_sum(const Tensor& x, RowCounts rows, const Move& move) {
-  const std::vector<Tensor> parts = cut(contiguous(x), rows);
+Started start_rows_of_sum(const Tensor& x, RowCounts rows, const Move& move) {
+  const Tensor from = contiguous(x);
   const Shape shape = with_rows(x.shape(), rows[std::size_t(move.self())]);
   Tensor y = Tensor::empty(shape, x.dtype(), x.device(), move.label);
-  sum(y, swap_parts(x, parts, move));
-  return y;
+  Swap swap = start_swap(x, cut(from, rows), move);
+  return {y, from, std::move(swap.pending), std::move(swap.came)};
+}
+
+Tensor rows_of_sum(const Tensor& x, RowCounts rows, const Move& move) {
+  return start_rows_of_sum(x, rows, move).wait();
 }
 
 Tensor largest_of_all(const Tensor& x, const Move& move) {
@@ -199,12 +230,15 @@ Tensor largest_of_all(const Tensor& x, const Move& move) {
   return y;
 }
 
-Tensor swap_rows(const Tensor& x, RowCounts sent, RowCounts received, const Move& move) {
+Started start_swap_rows(const Tensor& x, RowCounts sent, RowCounts received, const Move& move) {
   const std::int64_t all = std::accumulate(received.begin(), received.end(), std::int64_t{0});
   const Tensor from = contiguous(x);
   Tensor y = Tensor::empty(with_rows(x.shape(), all), x.dtype(), x.device(), move.label);
-  exchange(x, to_send(cut(from, sent)), to_receive(cut(y, received)), move);
-  return y;
+  return {y, from, start_exchange(x, to_send(cut(from, sent)), to_receive(cut(y, received)), move)};
+}
+
+Tensor swap_rows(const Tensor& x, RowCounts sent, RowCounts received, const Move& move) {
+  return start_swap_rows(x, sent, received, move).wait();
 }
 
 Tensor swap_rows_for_columns(const Tensor& x, const Move& move) {

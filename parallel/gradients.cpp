@@ -32,6 +32,10 @@ Label label_of_squares(const Label& parameter) {
   return label;
 }
 
+bool has(const Axes& set, Axis axis) {
+  return std::ranges::find(set, axis) != set.end();
+}
+
 Axes invariant_axes(const Label& label) {
   Axes out;
   for (const Axis a : axes_of(label.view))
@@ -64,6 +68,7 @@ struct Gradients::Bucket {
   void divide(const Sharing& sharing);
   // A place near `target` that cuts nothing that must not be cut.
   std::int64_t bound(std::int64_t target, const Sharing& sharing) const;
+  bool is_of_two_stages() const { return has(set, Axis::ends); }
   bool is_shared() const { return owners.group.size() > 1; }
   bool divides_gradients() const { return is_shared() && divided != Divided::states; }
   bool divides_weights() const { return is_shared() && divided == Divided::weights; }
@@ -165,7 +170,7 @@ void Gradients::Bucket::allocate(const Mesh& mesh, const Sharing& sharing) {
     size += aligned(p->size(), type);
   }
   divide(sharing);
-  divided = sharing.divided;
+  divided = is_of_two_stages() ? Divided::states : sharing.divided;
 
   Device& device = mesh.device();
   const std::int64_t begin = owners.begin(), end = owners.end();
@@ -267,24 +272,35 @@ Gradients::Gradients(const Mesh& mesh, const std::vector<LayerWeights>& layers,
       if (bucket == nullptr) bucket = &bucket_of(layer, *p);
       if (std::ranges::find(layer.used, bucket) == layer.used.end()) layer.used.push_back(bucket);
     }
-    for (const auto& bucket : layer.buckets) {
-      bucket->allocate(mesh, sharing);
-      for (std::size_t i = 0; i < bucket->parameters.size(); ++i)
-        if (const Part part = bucket->part(i); part.size() > 0) parts_.push_back(part);
-    }
+    allocate(layer, sharing);
     for (Pack* pack : layers[l].packs)
       for (const Parameter* p : pack->sources()) {
         const auto found = bucket_with.find(p);
         if (found != bucket_with.end()) found->second->packs.push_back(pack);
       }
   }
+  allocate(of_two_stages_, sharing);
+}
+
+void Gradients::allocate(const Layer& layer, const Sharing& sharing) {
+  for (const auto& bucket : layer.buckets) {
+    bucket->allocate(*mesh_, sharing);
+    for (std::size_t i = 0; i < bucket->parameters.size(); ++i)
+      if (const Part part = bucket->part(i); part.size() > 0) parts_.push_back(part);
+  }
 }
 
 Gradients::~Gradients() {
+  each_bucket([](Bucket& bucket) {
+    if (!bucket.divides_gradients()) return;
+    for (Parameter* p : bucket.parameters) p->place_gradient_late({});
+  });
+}
+
+void Gradients::each_bucket(const std::function<void(Bucket&)>& f) {
   for (const Layer& layer : layers_)
-    for (const auto& bucket : layer.buckets)
-      if (bucket->divides_gradients())
-        for (Parameter* p : bucket->parameters) p->place_gradient_late({});
+    for (const auto& bucket : layer.buckets) f(*bucket);
+  for (const auto& bucket : of_two_stages_.buckets) f(*bucket);
 }
 
 // Parameters whose squares have one label are also summed over the same axes: they share a bucket.
@@ -292,11 +308,12 @@ Gradients::Bucket& Gradients::bucket_of(Layer& layer, Parameter& p) {
   require(bool(p.value()), "gradients: parameter ", p.name(), " has no value; initialise() it");
   require(p.is_trainable(), "gradients: parameter ", p.name(), " is frozen; leave it out");
   const std::size_t squares = squares_of(p);
-  auto found = std::ranges::find_if(layer.buckets, [&](const std::unique_ptr<Bucket>& bucket) {
+  auto& buckets = has(summed_over(p.label()), Axis::ends) ? of_two_stages_.buckets : layer.buckets;
+  auto found = std::ranges::find_if(buckets, [&](const std::unique_ptr<Bucket>& bucket) {
     return bucket->squares == squares && bucket->type == p.type();
   });
-  if (found == layer.buckets.end())
-    found = layer.buckets.insert(found, std::make_unique<Bucket>(*mesh_, squares, p));
+  if (found == buckets.end())
+    found = buckets.insert(found, std::make_unique<Bucket>(*mesh_, squares, p));
   (*found)->parameters.push_back(&p);
   return **found;
 }
@@ -314,14 +331,12 @@ std::size_t Gradients::squares_of(const Parameter& parameter) {
 void Gradients::clear() {
   require(summed_ == started_.size() && reduced_ == started_.size(),
           "gradients: clear() while sums are under way; finish()");
-  for (Layer& layer : layers_) {
-    layer.is_started = false;
-    for (const auto& bucket : layer.buckets) {
-      bucket->adds = false;
-      if (bucket->divides_gradients()) bucket->drop_gradients();
-      for (Parameter* p : bucket->parameters) p->clear_gradient();
-    }
-  }
+  for (Layer& layer : layers_) layer.is_started = false;
+  each_bucket([](Bucket& bucket) {
+    bucket.adds = false;
+    if (bucket.divides_gradients()) bucket.drop_gradients();
+    for (Parameter* p : bucket.parameters) p->clear_gradient();
+  });
   for (const Squares& s : squares_) backend(s).fill(s, 0);
   started_.clear();
   summed_ = reduced_ = 0;
@@ -332,8 +347,12 @@ void Gradients::start(std::size_t layer, bool is_last) {
   require(!layers_[layer].is_started, "gradients: layer ", layer,
           " was started already; clear() comes first");
   layers_[layer].is_started = is_last;
+  start_sums(layers_[layer], is_last);
+}
+
+void Gradients::start_sums(Layer& layer, bool is_last) {
   std::vector<Sum> sums;
-  for (const auto& bucket : layers_[layer].buckets) {
+  for (const auto& bucket : layer.buckets) {
     if (!is_last && !bucket->divides_gradients()) continue;
     for (Parameter* p : bucket->parameters) p->gradient();
     sums.push_back({bucket.get(), is_last, bucket->flat, 0, {}, {}});
@@ -420,6 +439,7 @@ double Gradients::finish() {
   for (std::size_t l = 0; l < layers_.size(); ++l)
     require(layers_[l].is_started, "gradients: layer ", l, " of ", layers_.size(),
             " was not started");
+  start_sums(of_two_stages_, true);
   advance(0);
   for (std::vector<Sum>& layer : started_)
     for (Sum& sum : layer)
@@ -429,13 +449,11 @@ double Gradients::finish() {
 
 void Gradients::share_values() {
   release_prefetched();
-  for (const Layer& layer : layers_) {
-    for (const auto& bucket : layer.buckets) {
-      require(bucket->values_pending == nullptr && bucket->holds == 0,
-              "gradients: share_values() twice, and no wait, or while weights are used");
-      if (bucket->is_shared() && !bucket->divides_weights()) bucket->gather_values(*mesh_);
-    }
-  }
+  each_bucket([this](Bucket& bucket) {
+    require(bucket.values_pending == nullptr && bucket.holds == 0,
+            "gradients: share_values() twice, and no wait, or while weights are used");
+    if (bucket.is_shared() && !bucket.divides_weights()) bucket.gather_values(*mesh_);
+  });
 }
 
 void Gradients::wait_for_values(Bucket& bucket) {
@@ -446,8 +464,7 @@ void Gradients::wait_for_values(Bucket& bucket) {
 }
 
 void Gradients::wait_for_values() {
-  for (const Layer& layer : layers_)
-    for (const auto& bucket : layer.buckets) wait_for_values(*bucket);
+  each_bucket([this](Bucket& bucket) { wait_for_values(bucket); });
 }
 
 Gradients::Use Gradients::use(std::size_t layer, std::size_t next) {

@@ -62,6 +62,8 @@ struct LayerWeights {
 // divided, a rank has its slices, and all of a layer only within use().
 class Gradients {
  public:
+  static constexpr std::size_t none = std::size_t(-1);  // no layer
+
   // While it lives, a layer's weights are here. Must not outlive its Gradients.
   class Use {
    public:
@@ -93,8 +95,8 @@ class Gradients {
   void clear();
   // The weight work of a micro-batch, or of several, has run in this layer; of the last one of the
   // step: `is_last`. Its buckets start to travel, if they do so for each micro-batch or this is the
-  // last. A parameter that this rank never used joins with zeros. All ranks call it in the same
-  // order.
+  // last. A parameter that this rank never used joins with zeros. All ranks of a stage call it in
+  // the same order.
   void start(std::size_t layer, bool is_last = true);
   // Ends all sums. Returns the norm of the whole model's gradient: every logical element once,
   // whatever is replicated; the same on every rank, and not finite if a gradient is not.
@@ -105,8 +107,8 @@ class Gradients {
   void share_values();
   void wait_for_values();
   // Before a layer runs, forward or backward: waits for its weights. `next`: the layer that is used
-  // after it, whose weights start to travel; any other number if that is not known. All ranks call
-  // it in the same order. Nothing to do for layers that were not given.
+  // after it, whose weights start to travel, or `none` if that is not known. All ranks of a stage
+  // call it in the same order. Nothing to do for layers that were not given.
   [[nodiscard]] Use use(std::size_t layer, std::size_t next);
 
  private:
@@ -122,7 +124,10 @@ class Gradients {
   using Squares = Tensor;
 
   Bucket& bucket_of(Layer& layer, Parameter& parameter);
+  void allocate(const Layer& layer, const Sharing& sharing);
+  void each_bucket(const std::function<void(Bucket&)>& f);
   std::size_t squares_of(const Parameter& parameter);
+  void start_sums(Layer& layer, bool is_last);
   void scatter(Sum& sum);
   void reduce(Sum& sum);
   void advance(std::size_t most_in_flight);
@@ -135,6 +140,9 @@ class Gradients {
 
   const Mesh* mesh_;
   std::vector<Layer> layers_;
+  // Parameters that two stages hold (`ends`), whatever their layer: finish() starts them, since
+  // those two stages get to them at different times. Only states are divided of them.
+  Layer of_two_stages_;
   std::vector<Part> parts_;
   std::vector<Squares> squares_;
   Squares unused_;                         // of sums that are not the last

@@ -12,10 +12,16 @@ bool has(const Axes& set, Axis axis) {
   return std::ranges::find(set, axis) != set.end();
 }
 
-// The view that all axes of the set are of; pp alone is of both.
+// The axis along which a group of `axis` lies.
+Axis of_view(Axis axis) {
+  return axis == Axis::ends ? Axis::pp : axis;
+}
+
+// The view that all axes of the set are of; pp alone is of both, and so are its ends.
 View view_of(const Axes& set) {
   for (const View view : {View::dense, View::expert})
-    if (std::ranges::all_of(set, [&](Axis a) { return has(axes_of(view), a); })) return view;
+    if (std::ranges::all_of(set, [&](Axis a) { return has(axes_of(view), of_view(a)); }))
+      return view;
   throw Error("mesh: " + name(set) + " are not axes of one view");
 }
 
@@ -50,6 +56,8 @@ int Layout::size(Axis axis) const {
       return edp;
     case Axis::pp:
       return pp;
+    case Axis::ends:
+      return std::min(pp, 2);
   }
   return 1;
 }
@@ -98,8 +106,7 @@ bool Mesh::tp_is_etp() const {
 
 int Mesh::size(const Axes& set) const {
   int product = 1;
-  for (const Axis a : axes_of(view_of(set)))
-    if (has(set, a)) product *= layout_.size(a);
+  for (const Axis a : set) product *= layout_.size(a);
   return product;
 }
 
@@ -109,8 +116,9 @@ int Mesh::coordinate(const Axes& set) const {
   const auto place = coordinates(layout_, view, rank_);
   int index = 0, stride = 1;
   for (std::size_t i = 0; i < all.size(); ++i) {
-    if (!has(set, all[i])) continue;
-    index += place[i] * stride;
+    const bool is_of_ends = all[i] == Axis::pp && has(set, Axis::ends);
+    if (!has(set, all[i]) && !is_of_ends) continue;
+    index += (is_of_ends ? std::min(place[i], 1) : place[i]) * stride;
     stride *= layout_.size(all[i]);
   }
   return index;
@@ -126,8 +134,11 @@ const std::vector<int>& Mesh::group(const Axes& set) const {
   for (int r = 0; r < size(); ++r) {
     const auto there = coordinates(layout_, view, r);
     bool is_member = true;
-    for (std::size_t i = 0; i < all.size(); ++i)
-      is_member = is_member && (there[i] == here[i] || has(set, all[i]));
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      const bool is_end = all[i] == Axis::pp && has(set, Axis::ends) &&
+                          (there[i] == 0 || there[i] == layout_.pp - 1);
+      is_member = is_member && (there[i] == here[i] || has(set, all[i]) || is_end);
+    }
     if (is_member) found->second.push_back(ranks_[std::size_t(r)]);
   }
   return found->second;

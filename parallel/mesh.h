@@ -45,7 +45,8 @@ class Mesh {
   bool tp_is_etp() const;  // the same groups
 
   int size(const Axes& set) const;
-  // This rank's place in the flattened set, first axis of the view fastest.
+  // This rank's place in the flattened set, first axis of the view fastest. Of a set with `ends`
+  // only ranks of the first and the last stage ask.
   int coordinate(const Axes& set) const;
   // The world ranks of this rank's group along `set`, in order of their coordinate.
   const std::vector<int>& group(const Axes& set) const;

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "core/backend.h"
 #include "core/error.h"
-#include "parallel/collectives.h"
 
 namespace pf {
 namespace {
@@ -60,17 +60,74 @@ Tensor own_rows(const Tensor& x, const Rows& rows, const Move& move) {
   return relabelled(x.rows(begin, begin + *self), move.label);
 }
 
-Tensor join(const char* op, const Tensor& x, const Mesh& mesh, const Axes& set, const Rows& rows,
-            Spread to) {
+Started started_gather(const char* op, const Tensor& x, const Mesh& mesh, const Axes& set,
+                       const Rows& rows, Spread to) {
   const Move way{op, mesh, set, move(op, x.label(), set, Spread::rows, to), !rows.empty()};
   const Rows counts = rows_to_join(op, rows, x, way);
-  const Tensor y = way.ranks() == 1 ? relabelled(x, way.label) : gather_rows(x, counts, way);
-  return Tape::record(y, {x}, false, [&mesh, set, counts, to](const Tensor& dy) {
-    return to == replicated ? reduce_scatter(dy, mesh, set, counts) : slice(dy, mesh, set, counts);
+  if (way.ranks() == 1) return Started(relabelled(x, way.label));
+  return start_gather_rows(x, counts, way);
+}
+
+Started started_scatter(const Tensor& x, const Mesh& mesh, const Axes& set, const Rows& rows) {
+  const Label label = move("reduce_scatter", x.label(), set, partial, Spread::rows);
+  const Move way{"reduce_scatter", mesh, set, label};
+  const Rows counts = rows_to_part("reduce_scatter", rows, x, way);
+  if (way.ranks() == 1) return Started(relabelled(x, label));
+  return start_rows_of_sum(x, counts, way);
+}
+
+Started started_exchange(const Tensor& x, const Mesh& mesh, const Axes& set, const Exchange& counts,
+                         Spread from, Spread to) {
+  require(is_varying(from) && is_varying(to), "all_to_all: from ", name(from), " to ", name(to),
+          "; both must vary");
+  const Move way{"all_to_all", mesh, set, move("all_to_all", x.label(), set, from, to), true};
+  rows_to_part("all_to_all", counts.sent, x, way);
+  const auto ranks = std::size_t(way.ranks());
+  require(counts.sent.size() == ranks && counts.received.size() == ranks, "all_to_all: counts for ",
+          counts.sent.size(), " and ", counts.received.size(), " ranks; ", name(set), " has ",
+          ranks);
+  const auto self = std::size_t(way.self());
+  require(counts.sent[self] == counts.received[self], "all_to_all: this rank sends itself ",
+          counts.sent[self], " rows and receives ", counts.received[self]);
+  if (ranks == 1) return Started(relabelled(x, way.label));
+  return start_swap_rows(x, counts.sent, counts.received, way);
+}
+
+Tensor join(const char* op, const Tensor& x, const Mesh& mesh, const Axes& set, const Rows& rows,
+            Spread to) {
+  const Tensor y = started_gather(op, x, mesh, set, rows, to).wait();
+  return Tape::record(y, {x}, false, [&mesh, set, rows, to](const Tensor& dy) {
+    return to == replicated ? reduce_scatter(dy, mesh, set, rows) : slice(dy, mesh, set, rows);
   });
 }
 
 }  // namespace
+
+// The gradient of the token is never asked for: it stands for what `backward` brings.
+struct Moving::Halves {
+  Started forward, backward;
+  Start back;
+};
+
+Moving::Moving(const Tensor& x, const Start& start, Start back)
+    : halves_(std::make_shared<Halves>()),
+      token_(Tensor::empty({0}, x.dtype(), x.device(), x.label())) {
+  halves_->forward = start(x);
+  halves_->back = std::move(back);
+  token_ = Tape::record(token_, {x}, false, [halves = halves_](const Tensor&) {
+    require(!halves->backward.is_empty(), "backward: what was started never arrived()");
+    return halves->backward.wait();
+  });
+}
+
+Tensor Moving::arrive() {
+  require(!halves_->forward.is_empty(), "arrive: twice");
+  return Tape::record(halves_->forward.wait(), {token_}, false,
+                      [halves = halves_](const Tensor& dy) {
+                        halves->backward = halves->back(dy);
+                        return Tensor();
+                      });
+}
 
 Tensor replicate(const Tensor& x, const Mesh& mesh, const Axes& set) {
   const Label label = move("replicate", x.label(), set, invariant, replicated);
@@ -94,13 +151,18 @@ Tensor all_gather_invariant(const Tensor& x, const Mesh& mesh, const Axes& set, 
   return join("all_gather_invariant", x, mesh, set, rows, invariant);
 }
 
+Moving start_all_gather(const Tensor& x, const Mesh& mesh, const Axes& set, const Rows& rows) {
+  return {x,
+          [&](const Tensor& of) {
+            return started_gather("all_gather", of, mesh, set, rows, replicated);
+          },
+          [&mesh, set, rows](const Tensor& dy) { return started_scatter(dy, mesh, set, rows); }};
+}
+
 Tensor reduce_scatter(const Tensor& x, const Mesh& mesh, const Axes& set, const Rows& rows) {
-  const Label label = move("reduce_scatter", x.label(), set, partial, Spread::rows);
-  const Move way{"reduce_scatter", mesh, set, label};
-  const Rows counts = rows_to_part("reduce_scatter", rows, x, way);
-  const Tensor y = way.ranks() == 1 ? relabelled(x, label) : rows_of_sum(x, counts, way);
-  return Tape::record(y, {x}, false, [&mesh, set, counts](const Tensor& dy) {
-    return all_gather(dy, mesh, set, counts);
+  const Tensor y = started_scatter(x, mesh, set, rows).wait();
+  return Tape::record(y, {x}, false, [&mesh, set, rows](const Tensor& dy) {
+    return all_gather(dy, mesh, set, rows);
   });
 }
 
@@ -136,23 +198,20 @@ Tensor take(const Tensor& x, const Mesh& mesh, const Axes& set, const Tensor& in
 
 Tensor all_to_all(const Tensor& x, const Mesh& mesh, const Axes& set, const Exchange& counts,
                   Spread from, Spread to) {
-  require(is_varying(from) && is_varying(to), "all_to_all: from ", name(from), " to ", name(to),
-          "; both must vary");
-  const Move way{"all_to_all", mesh, set, move("all_to_all", x.label(), set, from, to), true};
-  rows_to_part("all_to_all", counts.sent, x, way);
-  const auto ranks = std::size_t(way.ranks());
-  require(counts.sent.size() == ranks && counts.received.size() == ranks, "all_to_all: counts for ",
-          counts.sent.size(), " and ", counts.received.size(), " ranks; ", name(set), " has ",
-          ranks);
-  const auto self = std::size_t(way.self());
-  require(counts.sent[self] == counts.received[self], "all_to_all: this rank sends itself ",
-          counts.sent[self], " rows and receives ", counts.received[self]);
-  const Tensor y =
-      ranks == 1 ? relabelled(x, way.label) : swap_rows(x, counts.sent, counts.received, way);
+  const Tensor y = started_exchange(x, mesh, set, counts, from, to).wait();
   const Exchange back{counts.received, counts.sent};
   return Tape::record(y, {x}, false, [&mesh, set, back, from, to](const Tensor& dy) {
     return all_to_all(dy, mesh, set, back, to, from);
   });
+}
+
+Moving start_all_to_all(const Tensor& x, const Mesh& mesh, const Axes& set, const Exchange& counts,
+                        Spread from, Spread to) {
+  const Exchange back{counts.received, counts.sent};
+  return {x, [&](const Tensor& of) { return started_exchange(of, mesh, set, counts, from, to); },
+          [&mesh, set, back, from, to](const Tensor& dy) {
+            return started_exchange(dy, mesh, set, back, to, from);
+          }};
 }
 
 Tensor columns_for_rows(const Tensor& x, const Mesh& mesh, const Axes& set) {

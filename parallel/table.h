@@ -20,7 +20,12 @@
 // time.
 #pragma once
 
+#include <functional>
+#include <memory>
+#include <vector>
+
 #include "core/tape.h"
+#include "parallel/collectives.h"
 #include "parallel/mesh.h"
 
 namespace pf {
@@ -47,6 +52,25 @@ struct Exchange {
 };
 Tensor all_to_all(const Tensor& x, const Mesh& mesh, const Axes& set, const Exchange& counts,
                   Spread from, Spread to);
+
+// What is on its way between two halves of a call: others may work, on this tape too, and in
+// backward the gradient travels while their work is undone. arrive() once, and always.
+class Moving {
+ public:
+  using Start = std::function<Started(const Tensor&)>;
+  // x -> what `start` starts; of its gradient, what `back` starts.
+  Moving(const Tensor& x, const Start& start, Start back);
+  Tensor arrive();
+
+ private:
+  struct Halves;
+  std::shared_ptr<Halves> halves_;  // with what the tape keeps of both, which must be copied
+  Tensor token_;                    // by which the tape knows the first half
+};
+Moving start_all_to_all(const Tensor& x, const Mesh& mesh, const Axes& set, const Exchange& counts,
+                        Spread from, Spread to);
+Moving start_all_gather(const Tensor& x, const Mesh& mesh, const Axes& set, const Rows& rows = {});
+
 // Ulysses (Jacobs et al. 2023): rows of all ranks, this rank's share of the columns; and back.
 Tensor columns_for_rows(const Tensor& x, const Mesh& mesh, const Axes& set);
 Tensor rows_for_columns(const Tensor& x, const Mesh& mesh, const Axes& set);

@@ -101,10 +101,14 @@ class CpuBackend final : public Backend {
   void forced_choice(const Tensor& chosen, const Tensor& token, std::int64_t experts) override;
   void drop_choices(const Tensor& kept, const Tensor& chosen, const Tensor& weights,
                     std::int64_t block, std::int64_t capacity, std::int64_t experts) override;
+  void choices_of(const Tensor& part, const Tensor& chosen, std::int64_t first,
+                  std::int64_t count) override;
   void plan(const Tensor& order, const Tensor& place, const Tensor& counts, const Tensor& chosen,
             std::int64_t padded) override;
   void count_choices(const Tensor& counts, const Tensor& chosen, const Tensor& mask,
                      const Tensor& segment) override;
+  void sum_of_chosen(const Tensor& sums, const Tensor& scores, const Tensor& chosen,
+                     const Tensor& mask) override;
   void row_max(const Tensor& top, const Tensor& logits) override;
   void loss_parts(const Tensor& exp_sum, const Tensor& picked, const Tensor& logits,
                   const Tensor& top, const Tensor& target, std::int64_t first) override;

@@ -79,6 +79,16 @@ void CpuBackend::drop_choices(const Tensor& kept, const Tensor& chosen, const Te
   });
 }
 
+void CpuBackend::choices_of(const Tensor& part, const Tensor& chosen, std::int64_t first,
+                            std::int64_t count) {
+  const Span span("kernel", "choices_of");
+  for (std::int64_t t = 0; t < chosen.rows(); ++t)
+    for (std::int64_t j = 0; j < chosen.columns(); ++j) {
+      const std::int64_t e = chosen.data<std::int32_t>()[t * chosen.pitch() + j] - first;
+      part.data<std::int32_t>()[t * part.pitch() + j] = std::int32_t(e >= 0 && e < count ? e : -1);
+    }
+}
+
 // A counting sort.
 void CpuBackend::plan(const Tensor& order, const Tensor& place, const Tensor& counts,
                       const Tensor& chosen, std::int64_t padded) {
@@ -118,13 +128,31 @@ void CpuBackend::count_choices(const Tensor& counts, const Tensor& chosen, const
     for (std::int64_t t = 0; t < chosen.rows(); ++t) {
       A* row = to + (segments ? segments[t] : 0) * counts.pitch();
       for (std::int64_t j = 0; j < chosen.columns(); ++j)
-        row[choice[t * chosen.pitch() + j]] += weight[t];
+        if (const std::int32_t e = choice[t * chosen.pitch() + j]; e >= 0) row[e] += weight[t];
     }
   };
   if (counts.dtype() == DType::f64)
     count(counts.data<double>(), mask.data<double>());
   else
     count(counts.data<float>(), mask.data<float>());
+}
+
+void CpuBackend::sum_of_chosen(const Tensor& sums, const Tensor& scores, const Tensor& chosen,
+                               const Tensor& mask) {
+  const Span span("kernel", "sum_of_chosen");
+  fill(sums, 0);
+  const auto* choice = chosen.data<std::int32_t>();
+  const auto add_up = [&]<class A>(A* to, const A* from, const A* weight) {
+    for (std::int64_t t = 0; t < chosen.rows(); ++t)
+      for (std::int64_t j = 0; j < chosen.columns(); ++j) {
+        const std::int32_t e = choice[t * chosen.pitch() + j];
+        to[e] += weight[t] * from[t * scores.pitch() + e];
+      }
+  };
+  if (sums.dtype() == DType::f64)
+    add_up(sums.data<double>(), scores.data<double>(), mask.data<double>());
+  else
+    add_up(sums.data<float>(), scores.data<float>(), mask.data<float>());
 }
 
 // --- Losses --------------------------------------------------------------------------------------

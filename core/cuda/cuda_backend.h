@@ -148,11 +148,17 @@ class CudaBackend : public Backend {
                     std::int64_t) override {
     absent("drop_choices");
   }
+  void choices_of(const Tensor&, const Tensor&, std::int64_t, std::int64_t) override {
+    absent("choices_of");
+  }
   void plan(const Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {
     absent("plan");
   }
   void count_choices(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {
     absent("count_choices");
+  }
+  void sum_of_chosen(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {
+    absent("sum_of_chosen");
   }
   void row_max(const Tensor&, const Tensor&) override { absent("row_max"); }
   void loss_parts(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,

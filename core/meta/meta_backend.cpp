@@ -95,8 +95,10 @@ class MetaBackend final : public Backend {
   void forced_choice(const Tensor&, const Tensor&, std::int64_t) override {}
   void drop_choices(const Tensor&, const Tensor&, const Tensor&, std::int64_t, std::int64_t,
                     std::int64_t) override {}
+  void choices_of(const Tensor&, const Tensor&, std::int64_t, std::int64_t) override {}
   void plan(const Tensor&, const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {}
   void count_choices(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
+  void sum_of_chosen(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
   void row_max(const Tensor&, const Tensor&) override {}
   void loss_parts(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                   std::int64_t) override {}

@@ -61,44 +61,69 @@ std::int64_t Capacity::choices(std::int64_t k, std::int64_t experts) const {
   return std::int64_t(std::ceil(factor * double(block * k) / double(experts)));
 }
 
+Tensor kept_choices(const Tensor& chosen, const Tensor& weights, std::int64_t experts,
+                    const Capacity& capacity) {
+  require(chosen.shape().dims() == 2 && weights && weights.shape() == chosen.shape() &&
+              weights.dtype() == accumulation(weights.dtype()),
+          "plan: chosen is ", chosen.text(), ", weights ", weights ? weights.text() : "none");
+  require(chosen.rows() % capacity.block == 0, "plan: ", chosen.rows(),
+          " rows are no whole blocks of ", capacity.block,
+          " (the capacity's block); a layout must not cut one");
+  Tensor kept = Tensor::empty(chosen.shape(), DType::i32, chosen.device(), chosen.label());
+  backend(chosen).drop_choices(kept, chosen, weights, capacity.block,
+                               capacity.choices(chosen.columns(), experts), experts);
+  return kept;
+}
+
+Tensor choices_of(const Tensor& chosen, const Tensor& index, std::int64_t first,
+                  std::int64_t count) {
+  require(chosen.shape().dims() == 2 && chosen.dtype() == DType::i32 && first >= 0 && count > 0,
+          "choices_of: experts ", first, " to ", first + count, " of ", chosen.text());
+  Tensor part =
+      Tensor::empty(chosen.shape(), DType::i32, chosen.device(),
+                    meet("choices_of", Meeting::product, {chosen.label(), index.label()}));
+  backend(chosen).choices_of(part, chosen, first, count);
+  return part;
+}
+
+namespace {
+
+// In `rows` sorted rows, of which padding fills what is left.
+Plan sorted(const Tensor& kept, std::int64_t experts, std::int64_t rows, std::int64_t padded) {
+  require(kept.shape().dims() == 2 && kept.dtype() == DType::i32, "plan: chosen is ", kept.text(),
+          "; i32 [tokens, k] is wanted");
+  Plan p;
+  p.k = kept.columns();
+  p.kept = kept;
+  p.order = Tensor::empty({rows}, DType::i32, kept.device(), kept.label());
+  p.place = Tensor::empty({kept.size()}, DType::i32, kept.device(), kept.label());
+  p.counts = Tensor::empty({experts}, DType::i64, kept.device(), kept.label());
+  backend(kept).plan(p.order, p.place, p.counts, kept, padded);
+  return p;
+}
+
+}  // namespace
+
 Plan plan(const Tensor& chosen, std::int64_t experts) {
-  return plan(chosen, {}, experts, {});
+  return sorted(chosen, experts, chosen.size(), 0);
+}
+
+Plan plan_kept(const Tensor& kept, std::int64_t experts, std::int64_t expected,
+               std::int64_t padded) {
+  if (padded > 0) return sorted(kept, experts, padded * experts, padded);
+  Plan p = sorted(kept, experts, kept.size(), 0);
+  const auto counts = backend(kept).read_counts(p.counts, expected);
+  p.order = p.order.rows(0, std::accumulate(counts.begin(), counts.end(), std::int64_t{0}));
+  return p;
 }
 
 Plan plan(const Tensor& chosen, const Tensor& weights, std::int64_t experts,
           const Capacity& capacity) {
-  require(chosen.shape().dims() == 2 && chosen.dtype() == DType::i32, "plan: chosen is ",
-          chosen.text(), "; i32 [tokens, k] is wanted");
-  Device& device = chosen.device();
-  const bool drops = capacity.block > 0;
-  Plan p;
-  p.k = chosen.columns();
-  std::int64_t rows = chosen.size(), padded = 0;
-  Tensor kept = chosen;
-  if (drops) {
-    require(weights && weights.shape() == chosen.shape() &&
-                weights.dtype() == accumulation(weights.dtype()),
-            "plan: chosen is ", chosen.text(), ", weights ", weights ? weights.text() : "none");
-    require(chosen.rows() % capacity.block == 0, "plan: ", chosen.rows(),
-            " rows are no whole blocks of ", capacity.block,
-            " (the capacity's block); a layout must not cut one");
-    const std::int64_t most = capacity.choices(p.k, experts);
-    const std::int64_t of_expert = most * (chosen.rows() / capacity.block);
-    kept = Tensor::empty(chosen.shape(), DType::i32, device, chosen.label());
-    backend(chosen).drop_choices(kept, chosen, weights, capacity.block, most, experts);
-    if (capacity.pads) padded = of_expert;
-    rows = capacity.pads ? padded * experts : std::min(rows, of_expert * experts);
-  }
-  p.order = Tensor::empty({std::max(rows, chosen.size())}, DType::i32, device, chosen.label());
-  p.place = Tensor::empty({chosen.size()}, DType::i32, device, chosen.label());
-  p.counts = Tensor::empty({experts}, DType::i64, device, chosen.label());
-  backend(chosen).plan(p.order.rows(0, rows), p.place, p.counts, kept, padded);
-  if (drops && !capacity.pads) {
-    const auto counts = backend(chosen).read_counts(p.counts, rows);
-    rows = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
-  }
-  p.order = p.order.rows(0, rows);
-  return p;
+  if (capacity.block == 0) return plan(chosen, experts);
+  const Tensor kept = kept_choices(chosen, weights, experts, capacity);
+  const std::int64_t most = capacity.rows(chosen.rows(), chosen.columns(), experts);
+  return plan_kept(kept, experts, std::min(chosen.size(), most * experts),
+                   capacity.pads ? most : 0);
 }
 
 Permuted permute(const Tensor& x, const Tensor& weights, const Plan& plan) {
@@ -114,31 +139,36 @@ Permuted permute(const Tensor& x, const Tensor& weights, const Plan& plan) {
   backend(x).take_rows(w.reshaped({n, 1}), weights.reshaped({choices, 1}), plan.order, 1);
   const auto out = Tape::record(
       {y, w}, {x, weights}, false,
-      [plan, n, choices, of_weights = weights.shape()](std::span<const Tensor> dys) {
-        const Tensor dx = Tensor::empty({choices / plan.k, dys[0].columns()}, dys[0].dtype(),
-                                        dys[0].device(), dys[0].label());
-        const Tensor dw =
-            Tensor::empty(of_weights, dys[1].dtype(), dys[1].device(), dys[1].label());
-        backend(dx).sum_rows(dx, dys[0], plan.place, plan.k);
-        backend(dx).sum_rows(dw.reshaped({choices, 1}), dys[1].reshaped({n, 1}), plan.place, 1);
+      [plan, n, choices, of_weights = weights.shape(), x_label = gradient_of(x.label()),
+       weights_label = gradient_of(weights.label())](std::span<const Tensor> dys) {
+        Tensor dx, dw;  // none for a constant
+        if (const Tensor& dy = dys[0]) {
+          dx = Tensor::empty({choices / plan.k, dy.columns()}, dy.dtype(), dy.device(), x_label);
+          backend(dx).sum_rows(dx, dy, plan.place, plan.k);
+        }
+        if (const Tensor& dy = dys[1]) {
+          dw = Tensor::empty(of_weights, dy.dtype(), dy.device(), weights_label);
+          backend(dw).sum_rows(dw.reshaped({choices, 1}), dy.reshaped({n, 1}), plan.place, 1);
+        }
         return std::vector<Tensor>{dx, dw};
       });
   return {out[0], out[1]};
 }
 
-Tensor combine(const Tensor& rows, const Plan& plan) {
+Tensor combine(const Tensor& rows, const Plan& plan, const Axes& summed) {
   require(rows.rows() == plan.order.size(), "combine: rows are ", rows.text(), " for ",
           plan.order.size(), " choices");
-  const Tensor y =
-      Tensor::empty({plan.place.size() / plan.k, rows.columns()}, rows.dtype(), rows.device(),
-                    meet("combine", Meeting::product, {rows.label(), plan.place.label()}));
+  const Label met = meet("combine", Meeting::product, {rows.label(), plan.place.label()});
+  const Tensor y = Tensor::empty({plan.place.size() / plan.k, rows.columns()}, rows.dtype(),
+                                 rows.device(), sum("combine", met, Spread::experts, summed));
   backend(rows).sum_rows(y, rows, plan.place, plan.k);
-  return Tape::record(y, {rows}, false, [plan](const Tensor& dy) {
-    Tensor drows =
-        Tensor::empty({plan.order.size(), dy.columns()}, dy.dtype(), dy.device(), dy.label());
-    backend(dy).take_rows(drows, dy, plan.order, plan.k);
-    return drows;
-  });
+  return Tape::record(
+      y, {rows}, false, [plan, label = gradient_of(rows.label())](const Tensor& dy) {
+        Tensor drows =
+            Tensor::empty({plan.order.size(), dy.columns()}, dy.dtype(), dy.device(), label);
+        backend(dy).take_rows(drows, dy, plan.order, plan.k);
+        return drows;
+      });
 }
 
 Tensor count_choices(const Tensor& chosen, const Tensor& mask, const Tensor& segment,
@@ -154,6 +184,21 @@ Tensor count_choices(const Tensor& chosen, const Tensor& mask, const Tensor& seg
                                 constant(sum("count_choices", label, Spread::rows, set)));
   backend(mask).count_choices(counts, chosen, mask, segment);
   return counts;
+}
+
+Tensor sum_of_chosen(const Tensor& scores, const Tensor& chosen, const Tensor& mask,
+                     const Axes& set) {
+  require(chosen.dtype() == DType::i32 && chosen.rows() == scores.rows() &&
+              mask.size() == scores.rows() && mask.dtype() == scores.dtype() &&
+              mask.dtype() == accumulation(mask.dtype()),
+          "sum_of_chosen: scores are ", scores.text(), ", chosen ", chosen.text(), ", mask ",
+          mask.text());
+  const Label label =
+      meet("sum_of_chosen", Meeting::product, {scores.label(), chosen.label(), mask.label()});
+  Tensor sums = Tensor::empty({1, scores.columns()}, mask.dtype(), mask.device(),
+                              constant(sum("sum_of_chosen", label, Spread::rows, set)));
+  backend(mask).sum_of_chosen(sums, scores, chosen, mask);
+  return sums;
 }
 
 }  // namespace pf

@@ -64,7 +64,7 @@ TEST(AdapterLabels, MakeTheProductsOfTheChangeWhatTheWeightsIs) {
       ++legal;
       EXPECT_EQ(linear("B", linear("A", x, label_of_a(w)), label_of_b(w)), y) << text(x) << text(w);
     }
-  EXPECT_EQ(legal, 9);
+  EXPECT_EQ(legal, 10);
 }
 
 TEST(AdapterLabels, OfExpertsAreCutByExperts) {

@@ -196,6 +196,36 @@ TEST(RoutingKernels, ChoicesAndScoresAreAddedUpBySegment) {
   });
 }
 
+TEST(RoutingKernels, ScoresOfTheChosenAreAddedUpByExpert) {
+  on_each_machine([](Machine& machine) {
+    const std::int64_t n = 301, k = 3, experts = 45;
+    const Tensor chosen = machine.integers({n, k}, experts, 1),
+                 mask = machine.random({n}, machine.sums(), 2),
+                 scores = machine.random({n, experts}, machine.sums(), 3);
+    const Tensor sums = machine.empty({1, experts}, machine.sums());
+    machine.backend().sum_of_chosen(sums, scores, chosen, mask);
+    Table want = zeros(1, experts);
+    const Table choice = table(chosen), m = table(mask), s = table(scores);
+    for (std::int64_t t = 0; t < n; ++t)
+      for (std::int64_t j = 0; j < k; ++j) {
+        const auto e = std::int64_t(choice(t, j));
+        want[e] += m[t] * s(t, e);
+      }
+    expect_close(sums, want, machine.type == DType::f64 ? 1e-12 : 2e-5);
+  });
+}
+
+TEST(RoutingKernels, DroppedChoicesAreNotCounted) {
+  const Machine machine(DType::f64);
+  const Tensor chosen = Tensor::empty({3, 2}, DType::i32, machine.device),
+               mask = Tensor::empty({3}, DType::f64, machine.device),
+               counts = Tensor::empty({1, 2}, DType::f64, machine.device);
+  std::ranges::copy(std::vector<std::int32_t>{0, 1, -1, 1, -1, -1}, chosen.data<std::int32_t>());
+  std::ranges::copy(std::vector<double>{1, 1, 1}, mask.data<double>());
+  machine.backend().count_choices(counts, chosen, mask, {});
+  EXPECT_EQ(counts.to_vector<double>(), (std::vector<double>{1, 2}));
+}
+
 TEST(LossKernels, PartsOfTheLossAndTheirGradients) {
   on_each_machine([](Machine& machine) {
     const std::int64_t n = 51, columns = 531, first = 100;

@@ -231,6 +231,46 @@ TEST_F(Drops, RowsHaveTheGradientsOfFiniteDifferences) {
   }
 }
 
+// Experts 1 and 2 of three, on a rank that sees the tokens of all.
+struct OfOneRank : Drops {
+  const Label everywhere = expert(replicated, replicated, rows);
+  const Tensor all = chosen.labelled(constant(everywhere));
+  const Tensor index = Tensor::scalar(
+      1, DType::i64, device, constant(expert(replicated, experts, replicated, replicated)));
+};
+
+TEST_F(OfOneRank, ItsChoicesAreSortedAndOthersLeftOut) {
+  const Tensor own = choices_of(all, index, 1, 2);
+  EXPECT_EQ(own.label()[Axis::ep], experts);
+  EXPECT_EQ(own.to_vector<std::int32_t>(),
+            (std::vector<std::int32_t>{-1, 0, -1, 1, -1, 0, -1, 1, -1, 1, -1, 0}));
+  const Plan p = plan_kept(own, 2, 6);
+  EXPECT_EQ(p.counts.to_vector<std::int64_t>(), (std::vector<std::int64_t>{3, 3}));
+  EXPECT_EQ(p.order.to_vector<std::int32_t>(), (std::vector<std::int32_t>{1, 5, 11, 3, 7, 9}));
+  const Plan padded = plan_kept(own, 2, 6, 4);
+  EXPECT_EQ(padded.order.to_vector<std::int32_t>(),
+            (std::vector<std::int32_t>{1, 5, 11, -1, 3, 7, 9, -1}));
+}
+
+TEST_F(OfOneRank, ItsSumsArePartialAndHaveTheGradientsOfFiniteDifferences) {
+  const Plan p = plan_kept(choices_of(all, index, 1, 2), 2, 6);
+  const Label there = expert(replicated, experts, rows);
+  expect_gradients(
+      [&](const Tensors& x) {
+        const Permuted y = permute(x[0], x[1], p);
+        EXPECT_EQ(y.x.label(), there);
+        return Tensors{y.x, y.weights};
+      },
+      {make({6, 3}, 1, everywhere), make({6, 2}, 2, everywhere)});
+  expect_gradients(
+      [&](const Tensors& x) {
+        const Tensor y = combine(x[0], p, axes::ep);
+        EXPECT_EQ(y.label(), expert(replicated, partial, rows));
+        return Tensors{y};
+      },
+      {make({6, 3}, 3, there)});
+}
+
 TEST_F(Drops, ABlockThatIsCutIsAnError) {
   expect_error(
       [&] {
@@ -256,6 +296,15 @@ TEST_F(RoutingOp, PermuteHasTheGradientsOfFiniteDifferences) {
         return Tensors{y.x, y.weights};
       },
       {make({5, 3}, 1, tokens), make({5, 2}, 2, tokens)});
+}
+
+TEST_F(RoutingOp, PermuteHasThemTooWhereOneOfTheTwoIsAConstant) {
+  const Plan p = plan(choices().labelled(constant(tokens)), 5);
+  const Tensor x = make({5, 3}, 1, tokens), w = make({5, 2}, 2, tokens);
+  expect_gradients([&](const Tensors& in) { return Tensors{permute(in[0], w.detached(), p).x}; },
+                   {x});
+  expect_gradients(
+      [&](const Tensors& in) { return Tensors{permute(x.detached(), in[0], p).weights}; }, {w});
 }
 
 TEST_F(RoutingOp, CombineHasTheGradientsOfFiniteDifferences) {
@@ -314,6 +363,43 @@ TEST_F(RoutingOp, CountsOfCutTokensArePartialConstants) {
   const Tensor mask = make({5}, 1).labelled(cut), chosen = choices().labelled(cut);
   const Label found = count_choices(chosen, mask, {}, 1, 5, axes::tp * axes::cp).label();
   EXPECT_EQ(found, constant(dense(partial, partial, rows)));
+}
+
+TEST_F(RoutingOp, SumOfChosenAddsUpWhatValidTokensChose) {
+  const Tensor scores = make({5, 5}, 1), mask = tensor_of<double>({1, 1, 0, 1, 1}, {5}, device);
+  const Tensor sums = sum_of_chosen(scores, choices(), mask, axes::tp * axes::cp);
+  const std::vector<double> s = scores.to_vector<double>();
+  std::vector<double> want(5);
+  const std::vector<std::int32_t> chosen = choices().to_vector<std::int32_t>();
+  for (const std::size_t t : {0, 1, 3, 4})
+    for (const std::size_t j : {0, 1}) {
+      const auto e = std::size_t(chosen[2 * t + j]);
+      want[e] += s[5 * t + e];
+    }
+  for (std::size_t e = 0; e < 5; ++e) EXPECT_NEAR(sums.to_vector<double>()[e], want[e], 1e-14);
+  EXPECT_EQ(sums.shape(), Shape({1, 5}));
+}
+
+TEST_F(RoutingOp, SumsOfChosenOfCutTokensArePartialConstants) {
+  const Label cut = constant(tokens);
+  const Label found = sum_of_chosen(make({5, 5}, 1).labelled(tokens), choices().labelled(cut),
+                                    make({5}, 2).labelled(cut), axes::tp * axes::cp)
+                          .label();
+  EXPECT_EQ(found, constant(dense(partial, partial, rows)));
+}
+
+TEST_F(RoutingOp, SumOfChosenWithWrongOperandsIsAnErrorThatNamesThem) {
+  const Axes all = axes::tp * axes::cp;
+  expect_error(
+      [&] {
+        sum_of_chosen(make({4, 5}, 1), choices(), make({5}, 1), all);
+      },
+      {"sum_of_chosen", "[4, 5]", "[5, 2]"});
+  expect_error(
+      [&] {
+        sum_of_chosen(make({5, 5}, 1), choices(), make({4}, 1), all);
+      },
+      {"sum_of_chosen", "mask", "[4]"});
 }
 
 TEST_F(RoutingOp, CountChoicesWithWrongOperandsIsAnErrorThatNamesThem) {

@@ -105,7 +105,7 @@ TEST(Spread, LinearTakesWhatItsTableSaysAndNothingElse) {
       {rows, replicated, rows},          {partial, replicated, partial},
       {replicated, rows, columns},       {columns, columns, partial},
       {experts, experts, experts},       {experts, replicated, experts},
-      {layers, layers, layers}};
+      {layers, layers, layers},          {layers, replicated, layers}};
   for (Spread x : all_spreads)
     for (Spread w : all_spreads) {
       std::optional<Spread> wanted;
@@ -248,6 +248,8 @@ TEST(Spread, AGradientIsSummedOverTheAxesOnWhichItsParameterIsReplicated) {
   EXPECT_EQ(summed_over(dense(replicated, replicated, replicated)), axes::tp * axes::cp * axes::dp);
   EXPECT_EQ(summed_over(expert(columns, experts, replicated)), axes::edp);
   EXPECT_EQ(summed_over(dense(invariant, invariant, invariant)), Axes{});
+  EXPECT_EQ(summed_over(dense(rows, replicated, replicated, replicated)),
+            (axes::cp * axes::dp * Axes{Axis::ends}));
 }
 
 TEST(Spread, OperandsOfTwoViewsAreAnErrorThatNamesCross) {

@@ -259,12 +259,31 @@ TEST(ConfigRules, TwiceCpDividesTheSequence) {
 }
 
 TEST(ConfigRules, AStageHasALayer) {
-  EXPECT_EQ(told({"parallel={ranks: 4, pp: 4}"}),
-            "parallel.pp: found 4, wanted pp x chunks of at most model.layers=2; nearest: 2");
+  EXPECT_EQ(told({"parallel={ranks: 8, pp: 8}"}),
+            "parallel.pp: found 8, wanted pp x chunks of at most model.layers + 2=4; nearest: 4");
   EXPECT_EQ(told({"model.layers=8", "parallel={ranks: 4, pp: 4, chunks: 3}"}),
-            "parallel.pp: found 4, wanted pp x chunks of at most model.layers=8; nearest: 2");
-  EXPECT_EQ(told({"parallel.chunks=3"}),
-            "parallel.chunks: found 3, wanted chunks of at most model.layers=2");
+            "parallel.pp: found 4, wanted pp x chunks of at most model.layers + 2=10; nearest: 3");
+  EXPECT_EQ(told({"parallel.chunks=5"}),
+            "parallel.chunks: found 5, wanted chunks of at most model.layers + 2=4");
+  EXPECT_EQ(told({"parallel={ranks: 2, pp: 2, stage_layers: '3,2'}"}),
+            "parallel.stage_layers: stages: found 2 of together 5 layers, the smallest of 2; "
+            "wanted 2 of together 4 (embedding and head are layers), none without one");
+  EXPECT_EQ(told({"parallel={ranks: 2, pp: 2, stage_layers: '3;1'}"}),
+            "parallel.stage_layers: found '3;1', wanted even, or numbers of layers with commas "
+            "between");
+  EXPECT_EQ(error_of(small_run, {"parallel={ranks: 2, pp: 2, stage_layers: '3, 1'}"}), "no error");
+}
+
+TEST(ConfigRules, AScheduleFitsItsChunksAndMicroBatches) {
+  EXPECT_EQ(told({"parallel={ranks: 2, pp: 2, chunks: 2}"}),
+            "parallel.chunks: found 2, but parallel.schedule=one_f_one_b has 1 chunk on each rank; "
+            "use 1, or the schedule interleaved or zbv");
+  EXPECT_EQ(told({"parallel={ranks: 2, pp: 2, schedule: zbv}"}),
+            "parallel.chunks: found 1, but parallel.schedule=zbv has 2 chunks on each rank; use 2");
+  EXPECT_EQ(told({"parallel={ranks: 3, pp: 3, chunks: 1, schedule: interleaved}",
+                  "train={micro_batch: 1, global_batch: 8}"}),
+            "parallel.schedule: schedule: interleaved needs a multiple of the 3 stages as its "
+            "number of micro-batches, not 8");
 }
 
 TEST(ConfigRules, EtpDividesTheExpertsWidth) {
@@ -361,10 +380,6 @@ TEST(ConfigRules, WhatIsNotThereYetIsSaidBeforeTraining) {
     const std::string error = error_of([&] { check_supported(config, places); });
     return error.starts_with(start) ? error.substr(start.size()) : error;
   };
-  EXPECT_EQ(said("parallel.pp", "2"),
-            "found 2, but pipeline parallelism is not in this version yet; use 1");
-  EXPECT_EQ(said("parallel.chunks", "2"),
-            "found 2, but more than one stage a rank is not in this version yet; use 1");
   EXPECT_EQ(said("cluster.device", "cuda"),
             "found 'cuda', but training on it is not in this version yet; use cpu");
 }

@@ -13,9 +13,16 @@ namespace pf {
 namespace {
 
 struct Told {
-  std::vector<double> numbers;  // losses, gradient norms, held-out bits
+  std::vector<double> numbers;  // losses, gradient norms, held-out bits, and what experts do
   std::string samples;
 };
+
+// All that are in it, in order.
+void add_numbers(const nlohmann::json& from, std::vector<double>& numbers) {
+  if (from.is_number()) numbers.push_back(from);
+  if (from.is_structured())
+    for (const auto& part : from) add_numbers(part, numbers);
+}
 
 class LayoutsInTraining : public testing::Test {
  protected:
@@ -36,6 +43,8 @@ class LayoutsInTraining : public testing::Test {
         if (step.contains(key)) told.numbers.push_back(step[key]);
       if (step.contains("heldout"))
         for (const auto& [domain, bits] : step["heldout"].items()) told.numbers.push_back(bits);
+      for (const auto& layer : step.value("experts", nlohmann::json::array()))
+        add_numbers(layer, told.numbers);
     }
     const std::size_t begin = outcome.out.find("samples ("),
                       end = outcome.out.find("\nexpert load", begin);
@@ -71,9 +80,27 @@ TEST_F(LayoutsInTraining, GiveTheNumbersAndTheTextOfOneRank) {
        "'parallel={ranks: 4, cp: 4, ep: 2, cp_method: ulysses}'",
        "'parallel={ranks: 4, cp: 4, ep: 4, cp_method: ring}'",
        "'parallel={ranks: 4, tp: 2, cp: 2, cp_method: ring}'",
-       "'parallel={ranks: 4, tp: 4, etp: 4}'", "'parallel={ranks: 4, tp: 2, ep: 4, zero: 1}'"});
+       "'parallel={ranks: 4, tp: 4, etp: 4}'",
+       "'parallel={ranks: 4, tp: 2, etp: 2, ep: 2, dispatcher: all_gather}'",
+       "'parallel={ranks: 4, tp: 2, ep: 4, zero: 1}'"});
   expect_one_rank("model.kv_heads=2",
                   {"'parallel={ranks: 4, cp: 4, ep: 2, cp_method: two_level}'"});
+}
+
+TEST_F(LayoutsInTraining, TellWhatOneRankDrops) {
+  const std::string capacity = "'model.moe.capacity={factor: 0.5, block: 4}' ";
+  expect_one_rank(capacity + "model.kv_heads=2",
+                  {"'parallel={ranks: 4, tp: 2, cp: 2, ep: 4}'", "'parallel={ranks: 2, ep: 2}'"});
+  double least = 1, most = 0;
+  std::istringstream lines(here.read("runs/run/metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);)
+    for (const auto& layer : nlohmann::json::parse(line).value("experts", nlohmann::json::array()))
+      if (layer.contains("dropped")) {
+        least = std::min(least, double(layer["dropped"]));
+        most = std::max(most, double(layer["dropped"]));
+      }
+  EXPECT_GT(least, 0);
+  EXPECT_LT(most, 1);
 }
 
 }  // namespace

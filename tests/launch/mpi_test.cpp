@@ -4,6 +4,7 @@
 #include <chrono>
 #include <regex>
 #include <string>
+#include <utility>
 
 #include "tests/launch/shell.h"
 
@@ -39,10 +40,11 @@ class MpiRun : public testing::Test {
         std::regex(R"re("(tokens_per_s|resident)":[^,}]*|"seconds":\{[^}]*\})re"), "");
   }
 
-  // Each step's, of all that metrics say. The norm is added up by slices, which differ.
+  // Each step's, of all that metrics say. The norm is added up by slices, which differ, and weights
+  // travel instead of sums.
   std::string losses() const {
-    return std::regex_replace(metrics(), std::regex(R"re("grad_norm":[^,}]*|"memory":\{[^}]*\})re"),
-                              "");
+    return std::regex_replace(
+        metrics(), std::regex(R"re("grad_norm":[^,}]*|"(memory|sent)":\{[^}]*\})re"), "");
   }
 
   TemporaryFolder here;
@@ -75,6 +77,33 @@ TEST_F(MpiRun, LossesAreBitwiseThoseOfThreadRanks) {
     EXPECT_EQ(metrics(), wanted) << ranks << " ranks";
     ASSERT_EQ(shell("train " + ranks + arguments + " debug.check_collectives=true").code, 0);
     EXPECT_EQ(metrics(), wanted) << ranks << " ranks, checked";
+  }
+}
+
+TEST_F(MpiRun, MetricsOfEachLayoutAreBitwiseThoseOfThreadRanks) {
+  const std::string model =
+      " train.steps=3 train.global_batch=8 run.precision=bf16 'model.moe={experts: 8, top_k: 2, "
+      "ffn: 32, z_loss: 0.01, balance: {kind: mixed, weight: 0.1}}' ";
+  const std::pair<const char*, const char*> layouts[] = {
+      {"2", "tp: 2, zero: 1"},
+      {"2", "cp: 2"},
+      {"2", "cp: 2, cp_method: ring, ep: 2"},
+      {"2", "cp: 2, cp_method: ulysses, etp: 2"},
+      {"2", "ep: 2, zero: 1"},
+      {"2", "etp: 2"},
+      {"4", "tp: 2, ep: 4"},
+      {"4", "cp: 4, cp_method: two_level"},
+      {"4", "tp: 2, cp: 2, etp: 2, ep: 2, zero: 1"}};
+  for (const auto& [ranks, axes] : layouts) {
+    SCOPED_TRACE(axes);
+    const std::string arguments = model + "'parallel={" + axes + "}'";
+    const Outcome threads = shell("$p train run.yaml" + arguments + " --ranks " + ranks);
+    ASSERT_EQ(threads.code, 0) << threads.err;
+    const std::string wanted = metrics();
+    EXPECT_TRUE(contains(wanted, "{\"step\":3,\"loss\":")) << wanted;
+    const Outcome processes = shell(std::string("train ") + ranks + arguments);
+    ASSERT_EQ(processes.code, 0) << processes.err;
+    EXPECT_EQ(metrics(), wanted);
   }
 }
 

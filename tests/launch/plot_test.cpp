@@ -54,6 +54,71 @@ TEST(ReadMetrics, NamesTheLineThatIsWrong) {
   EXPECT_EQ(error("{\"step\":2,\"heldout\":3}\n"), ":2: heldout: found 3, wanted a map of domains");
 }
 
+// Two domains and two layers; the second layer's score is `score`.
+std::string evaluation_line(int step, const std::string& score) {
+  return "{\"step\":" + std::to_string(step) +
+         R"(,"heldout":{"zulu":1.5,"english":2},"experts":[)"
+         R"({"layer":"layers.0","domains":{"zulu":{"largest":0.75,"score":0.5,"share":[0.75,0.25]},)"
+         R"("english":{"largest":1,"score":1,"share":[0,1]}},"overlap":{"zulu":{"english":0}}},)"
+         R"({"layer":"layers.2","domains":{"zulu":{"largest":0.5,"score":)" +
+         score +
+         R"(,"share":[0.5,0.5]},"english":{"largest":0.5,"score":0.5,"share":[0.5,0.5]}},)"
+         R"("overlap":{"zulu":{"english":0.5}}}]})"
+         "\n";
+}
+
+TEST(ReadMetrics, KnowsTheExpertsOfTheLastEvaluation) {
+  const TemporaryFolder here;
+  here.write("run/metrics.jsonl", evaluation_line(5, "0.5") + evaluation_line(9, "1"));
+  const RunMetrics run = read_metrics(here.path("run"));
+  EXPECT_EQ(run.domains, (std::vector<std::string>{"zulu", "english"}));
+  ASSERT_EQ(run.score.size(), 2u);
+  EXPECT_EQ(run.score[0].step, (std::vector<double>{5, 9}));
+  EXPECT_EQ(run.score[0].value, (std::vector<double>{0.5, 0.75}));
+  EXPECT_EQ(run.largest[1].value, (std::vector<double>{0.75, 0.75}));
+  ASSERT_EQ(run.experts.size(), 2u);
+  EXPECT_EQ(run.experts[1].layer, "layers.2");
+  EXPECT_EQ(run.experts[0].share, (std::vector<std::vector<double>>{{0.75, 0.25}, {0, 1}}));
+  EXPECT_EQ(run.experts[1].overlap, (std::vector<std::vector<double>>{{1, 0.5}, {0.5, 1}}));
+}
+
+TEST(ReadMetrics, NamesWhatIsWrongAboutExperts) {
+  const TemporaryFolder here;
+  const auto error = [&](const std::string& layers) {
+    const std::string path =
+        here.write("m.jsonl", R"({"step":1,"heldout":{"a":1},"experts":)" + layers + "}\n");
+    return error_of([&] { read_metrics(path); }).substr(path.size());
+  };
+  EXPECT_EQ(error("2"), ":1: experts: found 2, wanted a list of layers");
+  EXPECT_EQ(error("[2]"),
+            ":1: experts: found 2, wanted a layer with its domains and their overlap");
+  EXPECT_EQ(error(R"([{"layer":"l","domains":{"a":3},"overlap":{}}])"),
+            ":1: a: found 3, wanted what the domain chose");
+  EXPECT_EQ(error(R"([{"layer":"l","domains":{"a":{"share":["x"]}},"overlap":{}}])"),
+            ":1: share: found \"x\", wanted numbers");
+  const std::string use = R"({"largest":1,"score":1,"share":[1]})";
+  EXPECT_EQ(
+      error(R"([{"layer":"l","domains":{"a":)" + use + R"(,"b":)" + use + R"(},"overlap":{}}])"),
+      ":1: overlap: found {}, wanted a map of maps of domains");
+  EXPECT_EQ(error(R"([{"layer":"l","domains":{"a":)" + use + R"(},"overlap":{}},)" +
+                  R"({"layer":"m","domains":{},"overlap":{}}])"),
+            ":1: experts: found {}, wanted the same domains in each layer");
+}
+
+TEST(Chart, CellsAreDarkWhereNumbersAreLarge) {
+  Panel panel{"p", "", {}, false};
+  panel.heat = HeatMap{{"a", "b"}, {"0", "1"}, {{"layer", {{0, 0.5}, {NAN, 0.25}}}}, 0.5};
+  const std::string svg = svg_of("t", {panel});
+  EXPECT_TRUE(contains(svg, "fill=\"#ffffff\"/>"));
+  EXPECT_TRUE(contains(svg, "fill=\"#0072b2\"/>"));
+  EXPECT_TRUE(contains(svg, ">0.25<"));
+  EXPECT_FALSE(contains(svg, "nan"));
+  // Many columns leave no room for values.
+  panel.heat->columns.assign(64, "7");
+  for (auto& row : panel.heat->blocks[0].rows) row.assign(64, 0.25);
+  EXPECT_FALSE(contains(svg_of("t", {panel}), ">0.25<"));
+}
+
 TEST(Chart, TicksAreRoundNumbersInside) {
   EXPECT_EQ(round_ticks(0, 10, 5), (std::vector<double>{0, 2, 4, 6, 8, 10}));
   EXPECT_EQ(round_ticks(1, 60, 6), (std::vector<double>{10, 20, 30, 40, 50, 60}));
@@ -119,6 +184,21 @@ TEST_F(PlotCommand, DrawsOneOrSeveralRunsAlsoShortAndEmptyOnes) {
   EXPECT_EQ(plot("empty").code, 0);
   EXPECT_TRUE(contains(here.read("empty/plot.svg"), "no points yet"));
   EXPECT_FALSE(contains(here.read("empty/plot.svg"), "nan"));
+}
+
+TEST_F(PlotCommand, ShowsTheExpertsOfDomains) {
+  here.write("a/metrics.jsonl", step_line(1, "5") + evaluation_line(1, "1"));
+  here.write("b/metrics.jsonl", step_line(1, "5") + evaluation_line(1, "null"));
+  EXPECT_EQ(plot("a").code, 0);
+  const std::string one = here.read("a/plot.svg");
+  for (const char* part : {">Busiest expert of a domain<", ">Chosen scores<", ">Experts by domain<",
+                           ">layers.2<", ">zulu<", ">Overlap of favourite experts<"})
+    EXPECT_TRUE(contains(one, part)) << part;
+  EXPECT_EQ(plot("a b --output two.svg").code, 0);
+  for (const char* part :
+       {">a: Experts by domain<", ">b: Experts by domain<", ">b: Overlap of favourite experts<"})
+    EXPECT_TRUE(contains(here.read("two.svg"), part)) << part;
+  EXPECT_FALSE(contains(here.read("two.svg"), "nan"));
 }
 
 TEST_F(PlotCommand, WritesPngOrSaysWhatIsMissing) {

@@ -33,6 +33,8 @@ TEST_F(ProveCommandLine, ALineALayoutAndAVerdict) {
     EXPECT_TRUE(contains(outcome.out, layout)) << outcome.out;
   EXPECT_TRUE(contains(outcome.out, "\nproven: 3 layouts are one rank within 1e-10"))
       << outcome.out;
+  for (const char* optimizer : {"\nAdamW on equal gradients: ", "\nMuon on equal gradients: "})
+    EXPECT_TRUE(contains(outcome.out, optimizer)) << outcome.out;
 }
 
 TEST_F(ProveCommandLine, ATableWhereSumsAreRounded) {
@@ -51,7 +53,9 @@ TEST_F(ProveCommandLine, WrongInputIsSaidOnce) {
   EXPECT_TRUE(
       contains(message("$c/moe.yaml --ranks 2 --precision f16"), "found 'f16', wanted f64"));
   EXPECT_TRUE(contains(message("$c/moe.yaml --ranks 8 parallel.ep=4 parallel.etp=4"), "parallel."));
-  EXPECT_TRUE(contains(message("$c/moe.yaml --random 3"), "makes its own configurations"));
+  EXPECT_TRUE(contains(message("none.yaml --random 3"), "none.yaml: cannot open"));
+  EXPECT_TRUE(contains(message("$c/moe.yaml --random 3 --ranks 7 parallel.tp=7"), "none is legal"));
+  EXPECT_TRUE(contains(message("--random 3 --ranks 2"), "ranks of their own"));
   EXPECT_TRUE(contains(message("--random -1"), "found -1, wanted 1 or more"));
   EXPECT_TRUE(contains(message("--random 3 --seed -1"), "wanted 0 or more"));
 }
@@ -61,6 +65,13 @@ TEST_F(ProveCommandLine, RandomCasesEndWithTheirNumberAndPairs) {
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(outcome.out.find("2 random cases of seed 9 from 70 in "), 0u) << outcome.out;
   EXPECT_TRUE(contains(outcome.out, "pairs of features met\n")) << outcome.out;
+}
+
+TEST_F(ProveCommandLine, RandomCasesOfAFileEndWithTheirLayouts) {
+  const Outcome outcome = prove("$c/moe.yaml parallel.tp=1 --random 2 --seed 9");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_TRUE(contains(outcome.out, "2 random cases of ")) << outcome.out;
+  EXPECT_TRUE(contains(outcome.out, " different layouts\n")) << outcome.out;
 }
 
 TEST_F(ProveCommandLine, ForeverEndsWithASignalAndAVerdict) {

@@ -6,9 +6,12 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <set>
 
 #include "launch/prove_file.h"
+#include "launch/prove_file_cases.h"
 #include "launch/prove_layouts.h"
+#include "launch/prove_optimizers.h"
 #include "launch/prove_random.h"
 #include "launch/prove_shrink.h"
 #include "launch/run_mesh.h"
@@ -94,6 +97,48 @@ TEST(Proofs, AVerdictNamesTheLayoutAndTheTensorThatDiffer) {
   EXPECT_NE(text.find("weights head   DIFFERS"), std::string::npos) << text;
 }
 
+TEST(Proofs, OptimizersOnEqualGradientsDoWhatOneRankDoes) {
+  const config::Config config =
+      first_layout({"parallel.ranks=4", "parallel.tp=2", "parallel.ep=2", "parallel.etp=2"});
+  for (const config::Optimizer::Kind kind : proven_optimizers) {
+    const Weights want = optimized(on_one_rank(config), kind);
+    for (const int zero : {0, 1}) {
+      config::Config one = config;
+      one.mutable_parallel()->set_zero(zero);
+      EXPECT_LT(difference(want, optimized(one, kind)).distance, proof_bound) << name_of(kind);
+    }
+    config::Config other = config;
+    other.mutable_optimizer()->set_weight_decay(0.1 + 1e-8);
+    EXPECT_GT(difference(want, optimized(other, kind)).distance, proof_bound) << name_of(kind);
+  }
+}
+
+TEST(Proofs, AnOptimizerThatDiffersIsNamed) {
+  LayoutsOfModel layouts =
+      layouts_to_prove(moe({"parallel.ranks=2", "parallel.tp=2", "parallel.ep=2"}));
+  const auto told = [&](bool want) {
+    testing::internal::CaptureStdout();
+    EXPECT_EQ(prove_optimizers(layouts), want);
+    return testing::internal::GetCapturedStdout();
+  };
+  const std::string proven = told(true);
+  EXPECT_EQ(proven.find("AdamW on equal gradients: "), 0u) << proven;
+  EXPECT_NE(proven.find("\nMuon on equal gradients: "), std::string::npos) << proven;
+  layouts.legal.push_back(layouts.legal[0]);
+  layouts.legal[1].mutable_run()->set_seed(17);
+  const std::string refuted = told(false);
+  EXPECT_NE(refuted.find("AdamW, state shared: "), std::string::npos) << refuted;
+  EXPECT_NE(refuted.find("Muon NOT PROVEN: 2 of 4 layouts"), std::string::npos) << refuted;
+}
+
+TEST(Proofs, GradientsOfReplicasThatShareAreComparedToo) {
+  const config::Config config = first_layout({"parallel.ranks=4", "parallel.zero=1"});
+  Descent one_rank = descend(on_one_rank(config));
+  EXPECT_TRUE(prove(config, one_rank).holds()) << prove(config, one_rank).text();
+  one_rank.steps[1].gradients.at("layers.1.moe.router")[3] += 1e-3;
+  EXPECT_EQ(prove(config, one_rank).worst.where, "gradient of layers.1.moe.router, step 2");
+}
+
 TEST(Proofs, AnErrorOfOneRankOfTheLayoutIsAFailure) {
   config::Config config = first_layout({"parallel.ranks=4", "parallel.tp=2"});
   config.mutable_train()->set_global_batch(1);
@@ -138,10 +183,48 @@ TEST(RandomProofs, CasesAreLegalAndCutAlongTwoAxes) {
   }
 }
 
+TEST(RandomProofs, CasesOfAFileKeepItsModelAndWhatOverridesGive) {
+  const std::string path = folder + "/configs/prove/moe.yaml";
+  const Cases cases = cases_of_file(path, {"parallel.ep=2", "train.micro_batch=2"}, 5);
+  const config::Config file = load_config(path);
+  std::set<std::string> layouts, methods;
+  for (std::int64_t number = 0; number < 60; ++number) {
+    config::Config one = cases.of(number);
+    EXPECT_TRUE(equal(one, cases.of(number)));
+    EXPECT_EQ(refusal(one), "");
+    EXPECT_EQ(one.parallel().ep(), 2);
+    EXPECT_EQ(one.train().micro_batch(), 2);
+    EXPECT_EQ(one.model().moe().balance().group(), data_parallel_size(one));
+    one.mutable_model()->mutable_moe()->mutable_balance()->set_group(
+        file.model().moe().balance().group());
+    *one.mutable_parallel() = file.parallel();
+    *one.mutable_train() = file.train();
+    one.mutable_run()->set_seed(file.run().seed());
+    one.mutable_data()->set_across_documents(file.data().across_documents());
+    EXPECT_TRUE(equal(one, file));
+    layouts.insert(axes_text(cases.of(number)));
+    methods.insert(cases.features(number));
+  }
+  EXPECT_GT(layouts.size(), 10u);
+  EXPECT_EQ(methods.size(), 60u);
+  EXPECT_EQ(cases.seen(0, 60), std::to_string(layouts.size()) + " different layouts");
+}
+
+TEST(RandomProofs, AFileOfWhichNoLayoutIsLegalIsAnError) {
+  const Cases cases =
+      cases_of_file(folder + "/configs/prove/moe.yaml", {"parallel.ranks=7", "parallel.tp=7"}, 5);
+  EXPECT_NE(error_of([&] { cases.of(0); }).find("none is legal, the last not because of"),
+            std::string::npos);
+  EXPECT_NE(error_of([&] {
+              cases_of_file(folder + "/configs/prove/moe.yaml", {"parallel.ranks=none"}, 5);
+            }).find("override 'parallel.ranks=none'"),
+            std::string::npos);
+}
+
 TEST(RandomProofs, EveryPairOfFeaturesMeetsInTheFirstCases) {
   const RandomCases cases(1);
   std::vector<RandomCase> first;
-  for (std::int64_t number = 0; number < 80; ++number) first.push_back(cases.of(number));
+  for (std::int64_t number = 0; number < 90; ++number) first.push_back(cases.of(number));
   EXPECT_EQ(cases.pairs_in(first), cases.legal_pairs());
   EXPECT_GT(cases.legal_pairs(), 4000u);
   EXPECT_LT(cases.pairs_in({first[0]}), 500u);

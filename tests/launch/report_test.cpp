@@ -127,7 +127,7 @@ TEST(Metrics, HaveNullForWhatIsNotFinite) {
 
 TEST(Metrics, AnEvaluationIsAnObjectOfDomains) {
   const Written run = written(9, [](Reporter& reporter) {
-    reporter.evaluation(7, {{"english", 2.5}, {"C \"++\"", 1.5}});
+    reporter.evaluation(7, {.domains = {{"english", 2.5}, {"C \"++\"", 1.5}}});
   });
   EXPECT_EQ(run.metrics, R"({"step":7,"heldout":{"english":2.5,"C \"++\"":1.5}})"
                          "\n");
@@ -137,13 +137,57 @@ TEST(Metrics, AnEvaluationIsAnObjectOfDomains) {
 
 TEST(Metrics, TokensThatAreNotBytesHaveTheirOwnMap) {
   const Written run = written(9, [](Reporter& reporter) {
-    reporter.evaluation(7, {{"text", 2.5}, {"code", 9, true}});
+    reporter.evaluation(7, {.domains = {{"text", 2.5}, {"code", 9, true}}});
   });
   EXPECT_EQ(run.metrics, R"({"step":7,"heldout":{"text":2.5},"heldout_per_token":{"code":9}})"
                          "\n");
   EXPECT_EQ(run.shown,
             "held-out after step 7: 2.5000 bits per byte (text 2.5000)\n"
             "held-out after step 7: 9.0000 bits per token (code 9.0000)\n");
+}
+
+// Three domains and two layers of four experts.
+Heldout specialised() {
+  Heldout heldout{.domains = {{"english", 2.5}, {"c\"", 1.5}, {"code", 9, true}}};
+  heldout.experts = {{1,
+                      {{0.5, 0.5, 0, 0}, {0.25, 0.25, 0.25, 0.25}, {0, 0, 0.125, 0.875}},
+                      {0.75, 0.5, 1},
+                      {{1, 0.5, 0}, {0.5, 1, 0.5}, {0, 0.5, 1}}},
+                     {3,
+                      {{0.25, 0.75, 0, 0}, {0.5, 0.25, 0.25, 0}, {1, 0, 0, 0}},
+                      {0.25, 0.5, 0},
+                      {{1, 1, 0.5}, {1, 1, 0.5}, {0.5, 0.5, 0.5}}}};
+  return heldout;
+}
+
+TEST(Metrics, TellWhichExpertsADomainChooses) {
+  const Written run = written(9, [](Reporter& reporter) { reporter.evaluation(7, specialised()); });
+  const YAML::Node experts = YAML::Load(run.metrics)["experts"];
+  ASSERT_EQ(experts.size(), 2u) << run.metrics;
+  EXPECT_EQ(experts[0]["layer"].as<std::string>(), "layers.1");
+  EXPECT_EQ(experts[1]["layer"].as<std::string>(), "layers.3");
+  const YAML::Node domains = experts[0]["domains"];
+  ASSERT_EQ(domains.size(), 3u);
+  EXPECT_EQ(domains["code"]["largest"].as<double>(), 0.875);
+  EXPECT_EQ(domains["english"]["score"].as<double>(), 0.75);
+  EXPECT_EQ(domains["c\""]["share"].as<std::vector<double>>(),
+            (std::vector<double>{0.25, 0.25, 0.25, 0.25}));
+  EXPECT_TRUE(
+      contains(run.metrics, R"("overlap":{"english":{"c\"":0.5,"code":0},"c\"":{"code":0.5}}})"))
+      << run.metrics;
+  EXPECT_TRUE(
+      contains(run.metrics, R"("overlap":{"english":{"c\"":1,"code":0.5},"c\"":{"code":0.5}}})"));
+}
+
+TEST(Metrics, TellWhatACapacityDropped) {
+  const Written run = written(1, [](Reporter& reporter) {
+    StepReport report = a_step(1);
+    report.experts = {{"layers.1", {0.5, 0.5}, 0.25}, {"layers.2", {0.5, 0.5}}};
+    reporter.step(report);
+  });
+  EXPECT_TRUE(contains(run.metrics, R"("layer":"layers.1","max_mean":1,"dead":0,"dropped":0.25,)"))
+      << run.metrics;
+  EXPECT_EQ(count(run.metrics, "dropped"), 1u) << run.metrics;
 }
 
 TEST(Metrics, AreInTheFileAfterEachStep) {
@@ -184,6 +228,7 @@ TEST(Metrics, TellEachLayersExpertsAndWhereTimeAndMemoryWent) {
     StepReport report = a_step(1);
     report.experts = {{"layers.1", {0.5, 0, 0.25, 0.25}}, {"layers.3", {0.25, 0.25, 0.25, 0.25}}};
     report.parts = {{"forward", 0.5}, {"backward", 1.25}};
+    report.sent = {{"tp", 4096}, {"cp x dp", std::int64_t{1} << 33}};
     report.live_bytes = 1000;
     report.peak_bytes = std::int64_t{1} << 40;
     report.resident_bytes = 3000;
@@ -196,6 +241,7 @@ TEST(Metrics, TellEachLayersExpertsAndWhereTimeAndMemoryWent) {
                        R"("share":[0.5,0,0.25,0.25]},{"layer":"layers.3","max_mean":1,"dead":0,)"
                        R"("share":[0.25,0.25,0.25,0.25]}],)"
                        R"("seconds":{"forward":0.500000,"backward":1.250000},)"
+                       R"("sent":{"tp":4096,"cp x dp":8589934592},)"
                        R"("memory":{"live":1000,"peak":1099511627776,"resident":3000},)"))
       << lines[0];
   // 200 times in a run, and the first.
@@ -285,6 +331,28 @@ TEST(Report, ALayerWithoutChoicesIsNoPicture) {
   EXPECT_EQ(count(run.shown, "no choices yet"), 3u) << run.shown;
 }
 
+TEST(Report, ExpertsByDomainAreALineEach) {
+  const Written run = written(1, [](Reporter& reporter) {
+    reporter.specialisation(specialised());
+    reporter.specialisation({.domains = {{"dense", 1}}});
+    Heldout one = specialised();
+    one.domains.resize(1);
+    for (Specialisation& layer : one.experts) {
+      layer.share.resize(1);
+      layer.overlap = {{1}};
+    }
+    reporter.specialisation(one);
+  });
+  EXPECT_EQ(
+      run.shown,
+      "experts by domain (held out; means over layers; an even share is 0.25)\n"
+      "  english  largest share 0.625 (0.750 in layers.3)  chosen scores 0.500  overlap 0.500\n"
+      "  c\"       largest share 0.375 (0.500 in layers.3)  chosen scores 0.500  overlap 0.625\n"
+      "  code     largest share 0.938 (1.000 in layers.3)  chosen scores 0.500  overlap 0.375\n"
+      "experts by domain (held out; means over layers; an even share is 0.25)\n"
+      "  english  largest share 0.625 (0.750 in layers.3)  chosen scores 0.500\n");
+}
+
 TEST(Report, SamplesAreIndentedAndShowNoControlBytes) {
   const Written run = written(1, [](Reporter& reporter) {
     reporter.samples({{"german", "Der ", "Käse\nist\t\x1b[2J\xff gut"}, {"empty", "", ""}});
@@ -333,6 +401,15 @@ TEST(Report, TheSummaryIsAShortBlock) {
             "  where the time went\n"
             "    products       2m30s   75.0%\n"
             "    attention        50s   25.0%\n");
+}
+
+TEST(Report, TheSummaryTellsWhatWasSentWhereSomethingWas) {
+  Summary summary = a_summary();
+  summary.sent = {{"tp", 3 << 20}, {"cp x dp", 1 << 19}};
+  const Written run = written(1, [&](Reporter& reporter) { reporter.summary(summary); });
+  EXPECT_TRUE(contains(
+      run.shown, "\n  sent          3.5 MiB a step from rank 0: tp 3.0 MiB, cp x dp 512.0 KiB\n"))
+      << run.shown;
 }
 
 TEST(Report, TheSummaryNamesTheSignalAndWhatWasSkipped) {

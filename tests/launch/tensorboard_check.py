@@ -32,6 +32,16 @@ def expected(run):
             add(f"heldout_bits_per_byte/{domain}", step, value)
         for domain, value in entry.get("heldout_per_token", {}).items():
             add(f"heldout_bits_per_token/{domain}", step, value)
+        layers = entry.get("experts", [])
+        if "heldout" in entry and layers:
+            mean = lambda of: sum(of(layer) for layer in layers) / len(layers)
+            for domain in layers[0]["domains"]:
+                use = lambda layer: layer["domains"][domain]
+                add(f"largest_expert_share/{domain}", step, mean(lambda l: use(l)["largest"]))
+                add(f"chosen_scores/{domain}", step, mean(lambda l: use(l)["score"]))
+                for other in layers[0]["overlap"].get(domain, {}):
+                    value = mean(lambda l: l["overlap"][domain][other])
+                    add(f"expert_overlap/{domain}, {other}", step, value)
         if "loss" not in entry:
             continue
         add("loss/train", step, entry["loss"])
@@ -44,10 +54,14 @@ def expected(run):
         for layer in entry.get("experts", []):
             add("expert_max_over_mean/" + layer["layer"], step, layer["max_mean"])
             add("dead_experts/" + layer["layer"], step, layer["dead"])
+            if "dropped" in layer:
+                add("dropped_choices/" + layer["layer"], step, layer["dropped"])
             if "share" in layer:
                 add("expert_share/" + layer["layer"], step, layer["share"])
         for part, seconds in entry["seconds"].items():
             add(f"seconds/{part}", step, seconds)
+        for axes, size in entry["sent"].items():
+            add(f"sent_bytes/{axes}", step, size)
         for kind, size in entry["memory"].items():
             add(f"memory/{kind}_bytes", step, size)
     return points

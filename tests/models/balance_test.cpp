@@ -21,6 +21,7 @@ struct Case {
   std::vector<MicroBatch> micro_batches;
   std::int64_t group = 1;
   double z_loss = 0;
+  Capacity capacity = {};
 };
 
 Context context_of(const Mesh& mesh, const MicroBatch& sequences, Tensor& x) {
@@ -46,12 +47,13 @@ Context context_of(const Mesh& mesh, const MicroBatch& sequences, Tensor& x) {
 }
 
 struct TwoExperts {
-  TwoExperts(const Mesh& mesh, BalanceKind kind, double z_loss)
+  TwoExperts(const Mesh& mesh, BalanceKind kind, double z_loss, const Capacity& capacity = {})
       : moe("layer", 0,
             {.hidden = 2,
              .experts = 2,
              .top_k = 1,
              .ffn = 1,
+             .capacity = capacity,
              .balance = kind,
              .balance_weight = 1,
              .z_loss = z_loss,
@@ -71,7 +73,7 @@ struct TwoExperts {
 StepStatistics losses_of(const Case& c) {
   StepStatistics out;
   in_ranks(1, [&](const Mesh& mesh) {
-    TwoExperts experts(mesh, c.kind, c.z_loss);
+    TwoExperts experts(mesh, c.kind, c.z_loss, c.capacity);
     double tokens = 0;
     for (const MicroBatch& sequences : c.micro_batches)
       for (const std::string& sequence : sequences)
@@ -86,13 +88,13 @@ StepStatistics losses_of(const Case& c) {
       contexts.back().tokens = tokens;
       contexts.back().balance = &balance;
       experts.moe.forward(x, contexts.back());
-      if (std::int64_t(j + 1) % balance.steps_together() == 0) balance.bind();
+      if (std::int64_t(j + 1) % balance.steps_together() == 0) balance.bind(std::int64_t(j));
     }
-    balance.bind();
-    std::vector<const Statistics*> all;
+    balance.bind(std::ssize(contexts) - 1);
+    std::vector<Statistics> all;
     all.reserve(contexts.size());
-    for (const Context& context : contexts) all.push_back(&context.statistics);
-    out = over_mesh(mesh, all, 0, DType::f64);
+    for (const Context& context : contexts) all.push_back(context.statistics);
+    out = over_mesh(mesh, {{0}, 2}, all, 0);
   });
   return out;
 }
@@ -169,6 +171,21 @@ TEST(Balance, TheZLossIsTheMeanSquareOfTheLogOfTheSum) {
 TEST(Balance, ChoicesOfValidTokensAreCounted) {
   const auto counts = losses_of({.micro_batches = {{"AaA"}, {"ABb"}}}).expert_counts;
   EXPECT_EQ(counts, (std::vector<std::vector<double>>{{3, 1}}));
+}
+
+TEST(Balance, WhatACapacityDropsIsAShareOfTheChoicesOfValidTokens) {
+  const auto dropped = [](std::vector<MicroBatch> micro_batches, bool pads) {
+    return losses_of({.micro_batches = std::move(micro_batches),
+                      .capacity = {.block = 2, .factor = 1, .pads = pads}})
+        .dropped;
+  };
+  for (const bool pads : {false, true}) {
+    // One choice of an expert in each block of two.
+    EXPECT_EQ(dropped({{"AAAB"}, {"BBAB"}}, pads), std::vector<double>{2. / 8});
+    EXPECT_EQ(dropped({{"AaBB"}}, pads), std::vector<double>{1 - 2. / 3}) << "a has no place";
+    EXPECT_EQ(dropped({{"aabb"}}, pads), std::vector<double>{0}) << "no choices";
+  }
+  EXPECT_TRUE(losses_of({.micro_batches = {{"AA"}}}).dropped.empty());
 }
 
 TEST(Balance, ARoutingDecidedBeforeIsKept) {

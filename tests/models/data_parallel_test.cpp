@@ -82,9 +82,10 @@ TEST(DataParallel, RecomputedAndDeferredEqualOneRank) {
     for (const auto recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
       Recipe recipe = with_balance(kind, 4);
       recipe.recompute = {recompute};
-      recipe.defers = recompute == Recompute::none;
+      recipe.schedule =
+          recompute != Recompute::none ? ScheduleKind::one_f_one_b : ScheduleKind::zero_bubble_h1;
       expect_like_one_rank(recipe);
-      recipe.defers = true;
+      recipe.schedule = ScheduleKind::zero_bubble_h1;
       expect_like_one_rank(recipe);
     }
   }
@@ -140,7 +141,7 @@ TEST(DataParallel, RecomputeAndDeferralGiveTheSameBits) {
     const std::vector<StepOutcome> want = step(recipe, 3, samples);
     recipe.recompute = {Recompute::full};
     EXPECT_EQ(step(recipe, 3, samples), want);
-    recipe.defers = true;
+    recipe.schedule = ScheduleKind::zero_bubble_h1;
     EXPECT_EQ(step(recipe, 3, samples), want);
   }
 }

@@ -55,9 +55,11 @@ Result run(const config::Model& model, const std::vector<Sequences>& micro_batch
       context.tokens = length;
       context.is_training = true;
       context.balance = &balance;
-      stage.forward(flight);
-      balance.bind();
-      stage.backward(flight, m + 1 == micro_batches.size());
+      const LayerRange all{0, small.transformer().layers().size()};
+      stage.forward(flight, all, {});
+      balance.bind(context.micro_batch);
+      stage.backward(flight, all, {},
+                     m + 1 == micro_batches.size() ? Stage::Weights::last : Stage::Weights::more);
       result.loss += loss_over_mesh(mesh, context.statistics);
     }
     small.gradients().finish();
@@ -126,9 +128,9 @@ TEST(Documents, TargetsThatDoNotCountLeaveTheAuxiliaryLossesAsTheyAre) {
       flight.context.batch = make_batch(mesh, sampled, DType::f64);
       flight.context.tokens = length;
       flight.context.is_training = true;
-      stage.forward(flight);
-      const Statistics* all[] = {&flight.context.statistics};
-      return over_mesh(mesh, all, 0, DType::f64);
+      stage.forward(flight, {0, small.transformer().layers().size()}, {});
+      const Statistics all[] = {flight.context.statistics};
+      return over_mesh(mesh, small.transformer().moe_layers(), all, 0);
     };
     const std::vector<std::uint8_t> first{1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
     std::vector<std::uint8_t> others(length, 1);

@@ -153,9 +153,9 @@ TEST(Families, RecomputedAndDeferredWorkGivesTheSameBits) {
       const StepOutcome want = step();
       EXPECT_TRUE(std::isfinite(want.sum())) << family.name;
       for (const auto recompute : {Recompute::selective, Recompute::full})
-        for (const bool defers : {false, true}) {
+        for (const auto schedule : {ScheduleKind::one_f_one_b, ScheduleKind::zero_bubble_h1}) {
           recipe.recompute = {recompute};
-          recipe.defers = defers;
+          recipe.schedule = schedule;
           EXPECT_EQ(step(), want) << family.name << ' ' << name(type) << ' ' << int(recompute);
         }
     }

@@ -21,12 +21,13 @@ struct Case {
   Recipe recipe;
   int kv_groups = 1;  // query heads of a KV head, where tp lets it be
   int group = 1;      // of the balance, in micro-batches; 0: those of all replicas
+  int pp = 1;
   bool has_documents = false;
 
   Layout layout() const {
     const config::Model& model = recipe.model;
-    return Layout::make(sizes.tp * sizes.cp * sizes.dp, sizes.tp, sizes.cp, sizes.ep, sizes.etp, 1,
-                        int(model.has_mla() ? model.heads() : model.kv_heads()));
+    return Layout::make(sizes.tp * sizes.cp * sizes.dp * pp, sizes.tp, sizes.cp, sizes.ep,
+                        sizes.etp, pp, int(model.has_mla() ? model.heads() : model.kv_heads()));
   }
   // Chunks of 12 tokens at any cp: tp of 2, 3 and 4 cut them into blocks of 2.
   std::int64_t length() const { return sizes.cp == 1 ? 24 : 24 * sizes.cp; }
@@ -78,6 +79,15 @@ void drop(Case& c, double factor, bool pads) {
   capacity.set_pad(pads);
 }
 
+void pipeline(Case& c, int pp, ScheduleKind kind, int chunks = 1,
+              const std::vector<std::int64_t>& stage_layers = {}) {
+  c.pp = pp;
+  c.recipe.schedule = kind;
+  c.recipe.chunks = chunks;
+  c.recipe.stage_layers = stage_layers;
+  if (chunks > 1 && c.group == 2) c.group = 0;  // the last stage holds one micro-batch at a time
+}
+
 template <int tp, int cp, int ep, int etp, int dp>
 void sizes(Case& c) {
   c.sizes = {tp, cp, ep, etp, dp};
@@ -109,6 +119,9 @@ const std::vector<Factor> factors{
       {"by heads", [](Case& c) { c.recipe.cp_method = CpMethod::ulysses; }},
       {"in a ring", [](Case& c) { c.recipe.cp_method = CpMethod::ring; }},
       {"on two levels", [](Case& c) { c.recipe.cp_method = CpMethod::two_level; }}}},
+    {"tokens of other ranks",
+     {{"exchanged", as_they_are},
+      {"gathered", [](Case& c) { c.recipe.dispatcher = Dispatcher::all_gather; }}}},
     {"attention",
      {{"each head its keys", as_they_are},
       {"two heads share keys", [](Case& c) { c.kv_groups = 2; }},
@@ -185,7 +198,6 @@ const std::vector<Factor> factors{
     {"run",
      {{"plain", as_they_are},
       {"recomputed", [](Case& c) { c.recipe.recompute = {Recompute::full}; }},
-      {"deferred", [](Case& c) { c.recipe.defers = true; }},
       {"with dropout",
        [](Case& c) {
          c.recipe.model.set_dropout(0.2);
@@ -201,6 +213,17 @@ const std::vector<Factor> factors{
                        "experts.gate", "experts.down", "shared.up", "shared.down", "head"},
              .b_std = 0.3};
        }}}},
+    {"stages",
+     {{"one", as_they_are},
+      {"one, deferred", [](Case& c) { pipeline(c, 1, ScheduleKind::zero_bubble_h1); }},
+      {"two", [](Case& c) { pipeline(c, 2, ScheduleKind::one_f_one_b); }},
+      {"the embedding, the rest",
+       [](Case& c) {
+         pipeline(c, 2, ScheduleKind::one_f_one_b, 1, {1, 3});
+       }},
+      {"three, all forward first", [](Case& c) { pipeline(c, 3, ScheduleKind::gpipe); }},
+      {"four, deferred", [](Case& c) { pipeline(c, 4, ScheduleKind::zero_bubble_h1); }},
+      {"two on each of two ranks", [](Case& c) { pipeline(c, 2, ScheduleKind::interleaved, 2); }}}},
     {"micro-batch", {{"1", as_they_are}, {"2", [](Case& c) { c.recipe.micro_batch = 2; }}}},
     {"layers",
      {{"all MoE", as_they_are},
@@ -293,11 +316,18 @@ std::vector<Choice> all_pairs() {
   return choices;
 }
 
+Recipe on_one_rank(Recipe recipe) {
+  recipe.schedule = ScheduleKind::one_f_one_b;
+  recipe.chunks = 1;
+  recipe.stage_layers = {};
+  return recipe;
+}
+
 TEST(Layouts, EveryPairOfFeaturesEqualsOneRank) {
   for (const Choice& choice : all_pairs()) {
     const Case c = case_of(choice);
     const Samples samples = c.samples();
-    const Descent want = descend(c.recipe, samples, Layout{}, 2);
+    const Descent want = descend(on_one_rank(c.recipe), samples, Layout{}, 2);
     const Difference found = difference(want, descend(c.recipe, samples, c.layout(), 2));
     EXPECT_LT(found.distance, proof_bound) << found.where << " of " << name_of(choice);
     EXPECT_GT(want.steps[1].norm, 1e-3) << name_of(choice);
@@ -333,6 +363,35 @@ TEST(Layouts, EveryWayToSeeTheKeysOfOtherRanksEqualsOneRank) {
           EXPECT_LT(found.distance, proof_bound)
               << found.where << " of cp " << cp << ", tp " << tp << ", KV heads " << kv_heads
               << ", method " << int(method);
+        }
+      }
+}
+
+// The last micro-batch has one sequence of two, so that ranks have unlike numbers of tokens.
+TEST(Layouts, EveryWayToTheExpertsOfOtherRanksEqualsOneRank) {
+  const Sizes all[] = {{.ep = 2, .dp = 2},
+                       {.etp = 2, .dp = 2},
+                       {.tp = 4, .ep = 2, .etp = 2},
+                       {.cp = 2, .ep = 2, .etp = 2, .dp = 2},
+                       {.tp = 2, .cp = 3, .ep = 6}};
+  for (const Sizes& sizes : all)
+    for (const int capacity : {0, 1, 2})
+      for (const bool is_forced : {false, true}) {
+        Case c = base();
+        c.sizes = sizes;
+        c.recipe.micro_batch = 2;
+        c.recipe.model.set_heads(12);
+        if (capacity > 0) drop(c, 1.2, capacity == 2);
+        if (is_forced) moe(c).set_router(config::Moe::forced);
+        const Samples samples =
+            uneven_samples(4 * sizes.dp - 1, c.length(), c.recipe.model.vocabulary());
+        const Descent want = descend(c.recipe, samples, Layout{}, 2);
+        for (const Dispatcher by : {Dispatcher::all_to_all, Dispatcher::all_gather}) {
+          c.recipe.dispatcher = by;
+          const Difference found = difference(want, descend(c.recipe, samples, c.layout(), 2));
+          EXPECT_LT(found.distance, proof_bound)
+              << found.where << " of " << text(c.layout()) << ", capacity " << capacity
+              << ", dispatcher " << int(by);
         }
       }
 }

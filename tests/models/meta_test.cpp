@@ -74,13 +74,12 @@ TEST(Meta, AStepHasTheShapesAndThePeakOfTheRealOne) {
 TEST(Meta, ARecomputedAndADeferredOneToo) {
   Recipe recipe = balanced(config::Balance::mixed, DType::bf16);
   recipe.head_chunk = 5;
-  for (const auto recompute : {Recompute::selective, Recompute::full}) {
-    recipe.recompute = {recompute};
-    recipe.defers = false;
-    expect_the_same(recipe);
-    recipe.defers = true;
-    expect_the_same(recipe);
-  }
+  for (const auto recompute : {Recompute::selective, Recompute::full})
+    for (const auto schedule : {ScheduleKind::one_f_one_b, ScheduleKind::zero_bubble_h1}) {
+      recipe.recompute = {recompute};
+      recipe.schedule = schedule;
+      expect_the_same(recipe);
+    }
 }
 
 TEST(Meta, OneOfFourReplicasToo) {
@@ -97,6 +96,19 @@ TEST(Meta, EachRankOfAFoldedLayoutToo) {
     expect_the_same(recipe, layout, 8);
 }
 
+TEST(Meta, EachStageOfAPipelineToo) {
+  Recipe recipe = balanced(config::Balance::global, DType::bf16);
+  recipe.group = 2;
+  recipe.model.set_tied(true);
+  for (const ScheduleKind kind : {ScheduleKind::gpipe, ScheduleKind::one_f_one_b,
+                                  ScheduleKind::zero_bubble_h1, ScheduleKind::interleaved}) {
+    SCOPED_TRACE(name(kind));
+    recipe.schedule = kind;
+    recipe.chunks = kind == ScheduleKind::interleaved ? 2 : 1;
+    expect_the_same(recipe, {.kv = 1, .dp = 2, .ep = 2, .pp = 2}, 8);
+  }
+}
+
 TEST(Meta, EachRankToWhichKeysComeInAnyWayToo) {
   Recipe recipe = balanced(config::Balance::mixed, DType::bf16);
   recipe.model.set_heads(4);
@@ -106,6 +118,14 @@ TEST(Meta, EachRankToWhichKeysComeInAnyWayToo) {
     recipe.cp_method = method;
     expect_the_same(recipe, {.cp = 4, .edp = 4}, 16);
   }
+}
+
+TEST(Meta, EachRankThatSeesAllTokensToo) {
+  Recipe recipe = balanced(config::Balance::mixed, DType::bf16);
+  recipe.dispatcher = Dispatcher::all_gather;
+  for (const Layout& layout :
+       {Layout{.dp = 4, .ep = 4}, Layout{.dp = 4, .etp = 2, .ep = 2}, Layout{.cp = 2, .etp = 2}})
+    expect_the_same(recipe, layout, 8);
 }
 
 TEST(Meta, ReplicasThatDivideGradientsOrWeightsToo) {
@@ -181,13 +201,13 @@ TEST(Meta, EachRecomputeNeedsLessMemoryThanTheOneBefore) {
 }
 
 // Of each layer and token: queries and keys once more than as columns of their product, and the
-// activation of 4 choices and of the shared expert.
+// activation of 4 choices and of the shared expert. At the peak those of the last layer's choices
+// have been made again.
 TEST(Meta, SelectiveRecomputeSavesWhatItSays) {
-  constexpr std::size_t tokens = 2 * 64, layers = 12, size = 2;
-  const std::size_t of_token = 2 * 32 + 4 * 64 + 64;
+  constexpr std::size_t tokens = 2 * 64, layers = 12, size = 2, of_choices = 4 * 64;
+  constexpr std::size_t of_token = 2 * 32 + of_choices + 64;
   const std::size_t saved = peak(deep_model(), {}) - peak(deep_model(), {Recompute::selective});
-  // The last layer's are there at the peak.
-  EXPECT_NEAR(double(saved), double((layers - 1) * tokens * of_token * size), 0.02 * double(saved));
+  EXPECT_EQ(saved, tokens * size * (layers * of_token - of_choices));
 }
 
 }  // namespace

@@ -153,7 +153,7 @@ TEST(Transformer, DeferredWeightGradientsAreTheSameBits) {
   for (const auto recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
     Recipe recipe{.recompute = {recompute}};
     const StepOutcome want = step(recipe, samples);
-    recipe.defers = true;
+    recipe.schedule = ScheduleKind::zero_bubble_h1;
     EXPECT_EQ(step(recipe, samples), want);
   }
 }
@@ -202,11 +202,11 @@ TEST(Transformer, LastLogitsAreThoseThatTheLossIsOf) {
     Layers& layers = model.transformer().layers();
     Gradients none(mesh, {});
     Stage stage(layers, none);
-    stage.evaluate(context);
+    stage.evaluate(context, {0, layers.size()}, {});
     const double loss = loss_over_mesh(mesh, context.statistics);
     context.wants_logits = true;
-    const auto logits =
-        logits_of_token(mesh, stage.evaluate(context), context.batch, length - 1, 11);
+    const auto logits = logits_of_token(mesh, stage.evaluate(context, {0, layers.size()}, {}),
+                                        context.batch, length - 1, 11);
     double want = 0;
     for (std::size_t s = 0; s < 2; ++s) {
       const auto target = samples.targets[(s + 1) * std::size_t(length) - 1];

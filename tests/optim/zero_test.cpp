@@ -111,6 +111,26 @@ TEST(Zero, EqualsOneRankInFoldedLayouts) {
   }
 }
 
+// Embedding and head are tied, and on two stages.
+TEST(Zero, EqualsOneRankInPipelines) {
+  Recipe recipe;
+  recipe.model.set_tied(true);
+  const Trained want = in_layout({.recipe = recipe}, {})[0];
+  struct Way {
+    ScheduleKind schedule;
+    int chunks;
+  };
+  for (const Way& way : {Way{ScheduleKind::one_f_one_b, 1}, Way{ScheduleKind::zero_bubble_h1, 1},
+                         Way{ScheduleKind::interleaved, 2}, Way{ScheduleKind::zero_bubble_v, 2}})
+    for (const Divided divided : stages) {
+      recipe.schedule = way.schedule;
+      recipe.chunks = way.chunks;
+      const Task task{.recipe = recipe, .sharing = 0, .divided = divided};
+      EXPECT_LT(distance(want, in_layout(task, {.dp = 2, .edp = 2, .pp = 2})[3]), 1e-10)
+          << name(way.schedule) << ' ' << int(divided);
+    }
+}
+
 // Sums are made in the same order, if gradients are not reduced by micro-batch: a replica has one.
 // The norm is added up slice by slice: with Muon, slices end where matrices do, so that what the
 // norm scales differs in its last bits.
@@ -157,7 +177,7 @@ TEST(Zero, WithFrozenParametersRecomputeAndDeferralToo) {
   for (const Divided divided : stages)
     for (const bool defers : {false, true}) {
       task.divided = divided;
-      task.recipe.defers = defers;
+      task.recipe.schedule = defers ? ScheduleKind::zero_bubble_h1 : ScheduleKind::one_f_one_b;
       EXPECT_LT(distance(want, in_replicas(task, 3)[2]), 1e-12) << int(divided);
     }
 }
@@ -173,7 +193,7 @@ TEST(Zero, OfLowRankChangesToo) {
     for (const Divided divided : stages)
       for (const bool defers : {false, true}) {
         task.divided = divided;
-        task.recipe.defers = defers;
+        task.recipe.schedule = defers ? ScheduleKind::zero_bubble_h1 : ScheduleKind::one_f_one_b;
         EXPECT_TRUE(in_replicas(task, 3)[1] == want) << name(type) << ' ' << int(divided);
       }
   }

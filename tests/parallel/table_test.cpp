@@ -144,6 +144,19 @@ std::vector<Entry> entries() {
   const auto uneven_own = [](int, int self) { return Shape{count_of(self), width}; };
   const auto uneven_all = [](int ranks, int) { return Shape{begin_of(ranks), width}; };
   const auto all = [](const Matrices& xs, int) { return stacked(xs); };
+  const auto exchanged_shape = [](int ranks, int self) {
+    const Rows sent = exchange(ranks, self).sent;
+    return Shape{std::accumulate(sent.begin(), sent.end(), std::int64_t{0}), width};
+  };
+  const auto exchanged = [](const Matrices& xs, int self) {
+    Matrices parts;
+    for (int i = 0; i < int(xs.size()); ++i) {
+      std::int64_t begin = 0;
+      for (int j = 0; j < self; ++j) begin += count_between(i, j);
+      parts.push_back(rows_of(xs[std::size_t(i)], begin, begin + count_between(i, self)));
+    }
+    return stacked(parts);
+  };
   const auto own_uneven_rows = [](const Matrix& x, int self) {
     return rows_of(x, begin_of(self), begin_of(self + 1));
   };
@@ -210,24 +223,24 @@ std::vector<Entry> entries() {
        [part](const Matrices& xs, int self) {
          return columns_of(xs[0], self * part(xs), (self + 1) * part(xs));
        }},
-      {"all_to_all", "all_to_all", rows, experts,
-       [](int ranks, int self) {
-         const Rows sent = exchange(ranks, self).sent;
-         return Shape{std::accumulate(sent.begin(), sent.end(), std::int64_t{0}), width};
+      {"all_gather_in_halves", "all_gather", rows, replicated, uneven_own,
+       [](const Tensor& x, const Mesh& mesh, const Axes& set) {
+         return start_all_gather(x, mesh, set, counts(mesh.size(set))).arrive();
        },
+       all},
+      {"all_to_all", "all_to_all", rows, experts, exchanged_shape,
        [](const Tensor& x, const Mesh& mesh, const Axes& set) {
          return all_to_all(x, mesh, set, exchange(mesh.size(set), mesh.coordinate(set)), rows,
                            experts);
        },
-       [](const Matrices& xs, int self) {
-         Matrices parts;
-         for (int i = 0; i < int(xs.size()); ++i) {
-           std::int64_t begin = 0;
-           for (int j = 0; j < self; ++j) begin += count_between(i, j);
-           parts.push_back(rows_of(xs[std::size_t(i)], begin, begin + count_between(i, self)));
-         }
-         return stacked(parts);
-       }},
+       exchanged},
+      {"all_to_all_in_halves", "all_to_all", rows, experts, exchanged_shape,
+       [](const Tensor& x, const Mesh& mesh, const Axes& set) {
+         return start_all_to_all(x, mesh, set, exchange(mesh.size(set), mesh.coordinate(set)), rows,
+                                 experts)
+             .arrive();
+       },
+       exchanged},
       {"columns_for_rows", "columns_for_rows", rows, columns, square, columns_for_rows,
        [part](const Matrices& xs, int self) {
          return columns_of(stacked(xs), self * part(xs), (self + 1) * part(xs));
@@ -597,6 +610,75 @@ TEST(Collectives, RefusesRowsThatAreNotThere) {
                                   axes::dp),
                  Error);
   });
+}
+
+// Rank 0 tells rank 1, who waits for that.
+void tell_or_hear(const Mesh& mesh, int rank) {
+  if (mesh.rank() != rank) return;
+  std::byte word{};
+  Communicator& communicator = mesh.communicator();
+  const Call call{"word", axes::dp, DType::u8, {1}, false, {}};
+  if (rank == 0)
+    communicator.send(1, call, {&word, 1})->wait();
+  else
+    communicator.receive(0, call, {&word, 1})->wait();
+}
+
+Tensor whose_backward(const Tensor& x, const std::function<void()>& work) {
+  return Tape::record(x.detached().labelled(x.label()), {x}, false, [work](const Tensor& dy) {
+    work();
+    return dy;
+  });
+}
+
+// Rank 1 starts, in forward and in backward, when it hears what rank 0 tells between both halves:
+// one that waited in the first half would wait for ever, which is an error.
+void expect_work_between(const std::function<Moving(const Tensor& x, const Mesh& mesh)>& start) {
+  in_ranks(2, [&](const Mesh& mesh) {
+    const Label label = dense(rows, rows, rows);
+    Tape tape;
+    const Tensor x = tape.watch(tensor(random(4, 3, 1), mesh.device(), label));
+    Tensor between, y;
+    {
+      const Tape::Recording recording(&tape);
+      tell_or_hear(mesh, 1);
+      Moving moving = start(x, mesh);
+      between = whose_backward(x, [&] { tell_or_hear(mesh, 0); });
+      tell_or_hear(mesh, 0);
+      y = whose_backward(moving.arrive(), [&] { tell_or_hear(mesh, 1); });
+      EXPECT_THROW(moving.arrive(), Error);
+    }
+    const Tensor ys[] = {between, y},
+                 dys[] = {
+                     Tensor::zeros(x.shape(), DType::f64, mesh.device(), label),
+                     Tensor::zeros(y.shape(), DType::f64, mesh.device(), gradient_of(y.label()))};
+    tape.backward(ys, dys);
+  });
+}
+
+TEST(Halves, OthersWorkBetweenThemInForwardAndInBackward) {
+  expect_work_between(
+      [](const Tensor& x, const Mesh& mesh) { return start_all_gather(x, mesh, axes::dp); });
+  expect_work_between([](const Tensor& x, const Mesh& mesh) {
+    const Rows counts = mesh.rank() == 0 ? Rows{1, 3} : Rows{3, 1};
+    return start_all_to_all(x, mesh, axes::dp, {counts, counts}, rows, experts);
+  });
+}
+
+TEST(Halves, OneThatNeverArrivedIsAnErrorOfBackward) {
+  const Matrix numbers = random(4, 3, 1);
+  EXPECT_THROW(in_ranks(2,
+                        [&](const Mesh& mesh) {
+                          const Label label = dense(rows, rows, rows);
+                          Tape tape;
+                          const Tensor x = tape.watch(tensor(numbers, mesh.device(), label));
+                          {
+                            const Tape::Recording recording(&tape);
+                            start_all_gather(x, mesh, axes::dp);
+                          }
+                          tape.backward();
+                        }),
+               Error);
 }
 
 TEST(Collectives, CountsThatRanksSeeDifferentlyAreAnError) {
