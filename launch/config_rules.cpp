@@ -222,17 +222,12 @@ void check_cluster(const config::Cluster& cluster, const Places& places) {
 void check_schedule(const config::Config& config, const Places& places) {
   const config::Train& train = config.train();
   const std::int64_t dp = data_parallel_size(config);
-  const std::int64_t group = config.model().moe().balance().group();
   std::set<std::int64_t> batches{train.global_batch()};
   if (train.has_ramp()) batches.insert({train.ramp().start(), train.ramp().by()});
   for (const std::int64_t batch : batches) {
     const std::int64_t size = train.micro_batch(), all = (batch + size - 1) / size;
     try {
-      const ScheduleShape shape{schedule_of(config), int(config.parallel().pp()),
-                                int(config.parallel().chunks()), int(all / dp)};
-      const bool is_counted =
-          config.model().has_moe() && counts_groups(config.model().moe().balance());
-      schedule_of_step(shape, is_counted ? std::max<std::int64_t>(1, group / dp) : 1);
+      schedule_of_step(shape_of(config, int(all / dp)), steps_together(config));
     } catch (const Error& error) {
       places.fail("parallel.schedule", error.what());
     }

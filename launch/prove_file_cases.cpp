@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
 #include <set>
 
@@ -40,9 +41,11 @@ void FileCases::draw_axes(config::Parallel& parallel, Dice& dice) const {
   if (is_free("parallel.ranks")) parallel.set_ranks(2 + dice.below(7));
   const std::int64_t ranks = parallel.ranks();
   if (is_free("parallel.tp")) parallel.set_tp(dice.one_of(divisors(ranks)));
-  if (is_free("parallel.cp")) parallel.set_cp(dice.one_of(divisors(ranks / parallel.tp())));
+  // Where an override gives more than there are ranks, what is drawn is not legal.
+  const auto left = [&](std::int64_t taken) { return std::max<std::int64_t>(ranks / taken, 1); };
+  if (is_free("parallel.cp")) parallel.set_cp(dice.one_of(divisors(left(parallel.tp()))));
   if (is_free("parallel.etp")) parallel.set_etp(dice.one_of(divisors(ranks)));
-  if (is_free("parallel.ep")) parallel.set_ep(dice.one_of(divisors(ranks / parallel.etp())));
+  if (is_free("parallel.ep")) parallel.set_ep(dice.one_of(divisors(left(parallel.etp()))));
 }
 
 // What ranks do otherwise with the same result.
@@ -79,7 +82,7 @@ config::Config FileCases::of(std::int64_t number) const {
     config::Config config = file_.config;
     draw_axes(*config.mutable_parallel(), dice);
     const config::Parallel& p = config.parallel();
-    if (p.ranks() % (p.tp() * p.cp()) != 0) continue;
+    if (p.ranks() % (p.tp() * p.cp() * p.pp()) != 0) continue;
     draw_ways(config, dice);
     draw_batch(config, dice);
     const std::int64_t tokens = config.data().sequence() * config.train().global_batch();

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "core/error.h"
+#include "launch/config_rules.h"
 #include "launch/text.h"
 #include "optim/optimizer.h"
 
@@ -58,6 +59,18 @@ ScheduleKind schedule_of(const config::Config& config) {
       return ScheduleKind::zero_bubble_v;
   }
   return ScheduleKind::one_f_one_b;
+}
+
+ScheduleShape shape_of(const config::Config& config, int micro_batches) {
+  return {schedule_of(config), int(config.parallel().pp()), int(config.parallel().chunks()),
+          micro_batches};
+}
+
+std::int64_t steps_together(const config::Config& config) {
+  const bool counts = config.model().has_moe() && counts_groups(config.model().moe().balance());
+  if (!counts) return 1;
+  const std::int64_t group = config.model().moe().balance().group();
+  return std::max<std::int64_t>(1, group / data_parallel_size(config));
 }
 
 std::vector<LayerRange> stages_of(const config::Config& config) {

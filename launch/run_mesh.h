@@ -20,6 +20,10 @@ Layout layout_of(const config::Config& config);  // with parallel.ranks
 ModelOptions options_of(const config::Config& config, const Mesh& mesh);
 
 ScheduleKind schedule_of(const config::Config& config);
+// Of a step with so many micro-batches of a replica.
+ScheduleShape shape_of(const config::Config& config, int micro_batches);
+// How many micro-batches of a replica in a row have their experts' choices counted together.
+std::int64_t steps_together(const config::Config& config);
 // Of its virtual stages. Throws Error where parallel.stage_layers does not fit.
 std::vector<LayerRange> stages_of(const config::Config& config);
 

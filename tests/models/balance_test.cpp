@@ -94,7 +94,7 @@ StepStatistics losses_of(const Case& c) {
     std::vector<Statistics> all;
     all.reserve(contexts.size());
     for (const Context& context : contexts) all.push_back(context.statistics);
-    out = over_mesh(mesh, {{0}, 2}, all, 0);
+    out = over_mesh(mesh, {{0}, 2, c.capacity.block > 0}, all, 0);
   });
   return out;
 }

@@ -59,7 +59,7 @@ std::vector<LayerChoices> domain_of(const std::vector<std::string>& texts, std::
     DomainChoices domain;
     for (const std::string& text : texts)
       domain.add(choices_of(mesh, text, top_k, bias_of_the_last));
-    out = domain.over_mesh(mesh, {{0}, 3});
+    out = domain.over_mesh(mesh, {{5}, 3});
   });
   return out;
 }
