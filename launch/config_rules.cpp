@@ -201,6 +201,17 @@ void check_batch(const config::Config& config, const Places& places) {
                     ", wanted at most train.global_batch=" + text_of(train.global_batch()));
 }
 
+void check_recompute(const config::Config& config, const Places& places) {
+  const std::int64_t found = config.train().recompute_layers(), most = config.model().layers();
+  if (found > 0 && config.train().recompute() == config::Train::none)
+    places.fail("train.recompute_layers",
+                "found " + text_of(found) +
+                    ", but with train.recompute=none nothing is computed again; use 0");
+  if (found > most)
+    places.fail("train.recompute_layers",
+                "found " + text_of(found) + ", wanted at most model.layers=" + text_of(most));
+}
+
 void check_cluster(const config::Cluster& cluster, const Places& places) {
   if (cluster.memory() != 0 && cluster.memory() < (1 << 20))
     places.fail("cluster.memory", "found " + text_of(cluster.memory()) +
@@ -247,6 +258,7 @@ void check_rules(const config::Config& config, const Places& places) {
   check_sources(config.data(), places);
   if (config.model().has_moe()) check_moe(config, places);
   check_layout(config, places);
+  check_recompute(config, places);
   check_cluster(config.cluster(), places);
   check_lora(config, places);
 }

@@ -40,6 +40,7 @@ ModelOptions options_of(const config::Config& config, const Mesh& mesh) {
           type_of(config.run().precision()),
           CpMethod(config.parallel().cp_method()),
           Dispatcher(config.parallel().dispatcher()),
+          recompute_of(config.train()),
           stages_of_rank(mesh, schedule_of(config), int(config.parallel().chunks()),
                          stages_of(config))};
 }
@@ -91,8 +92,14 @@ std::vector<LayerRange> stages_of(const config::Config& config) {
 }
 
 Sharing sharing_of(const config::Config& config) {
-  return {config.parallel().zero() == 0 ? 1 : int(config.parallel().zero_shard()),
-          [c = config.optimizer()](const Parameter& w) { return needs_matrices(w, c); }};
+  const std::int64_t zero = config.parallel().zero();
+  return {zero == 0 ? 1 : int(config.parallel().zero_shard()),
+          [c = config.optimizer()](const Parameter& w) { return needs_matrices(w, c); },
+          Divided(std::max<std::int64_t>(zero - 1, 0))};
+}
+
+Recompute recompute_of(const config::Train& train) {
+  return {Recompute::Kind(train.recompute()), train.recompute_layers()};
 }
 
 }  // namespace pf

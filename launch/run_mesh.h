@@ -29,5 +29,7 @@ std::vector<LayerRange> stages_of(const config::Config& config);
 
 // How replicas divide the optimizer's work.
 Sharing sharing_of(const config::Config& config);
+// What backward makes again.
+Recompute recompute_of(const config::Train& train);
 
 }  // namespace pf
