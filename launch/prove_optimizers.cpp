@@ -20,21 +20,23 @@ constexpr int steps = 3;
 constexpr double lr = 0.1, gradient_scale = 0.5;
 
 void set_gradient(const Part& part, std::uint64_t seed, std::uint32_t step) {
-  Parameter& w = *part.parameter;
-  const Tensor block = Tensor::like(w.gradient());
+  const Parameter& w = *part.parameter;
+  const Tensor place = part.gradient();
+  const Tensor block = Tensor::empty(w.shape(), place.dtype(), place.device());
   const std::uint64_t of_name = std::hash<std::string>()(w.name());
   const std::span<const std::int64_t> begin(w.block().begin);
   backend(block).normal(block, {seed ^ of_name, 0, step}, 1, w.whole(),
                         begin.first(std::size_t(w.whole().dims())));
-  backend(block).copy(part.of(w.gradient()), part.of(block));
+  backend(block).copy(place, part.of(block));
 }
 
-void set_gradients(SmallModel& model, std::uint64_t seed, std::uint32_t step) {
-  model.transformer().visit({.parameter = [](Parameter& w) {
-    if (w.is_trainable())
+// What a rank does not own is NaN where it has a place.
+void set_gradients(SmallModel& model, const Recipe& recipe, std::uint32_t step) {
+  model.transformer().visit({.parameter = [&](Parameter& w) {
+    if (w.is_trainable() && recipe.sharing.divided == Divided::states)
       backend(w.gradient()).fill(w.gradient(), std::numeric_limits<double>::quiet_NaN());
   }});
-  for (const Part& part : model.gradients().parts()) set_gradient(part, seed, step);
+  for (const Part& part : model.gradients().parts()) set_gradient(part, recipe.seed, step);
 }
 
 config::Config with_states(config::Config config, bool are_shared) {
@@ -115,7 +117,7 @@ Weights optimized(const config::Config& config, config::Optimizer::Kind kind) {
         make_optimizer(of_kind.optimizer(), mesh, model.gradients().parts(),
                        [&](const Visitor& visitor) { model.transformer().visit(visitor); });
     for (std::uint32_t step = 0; step < steps; ++step) {
-      set_gradients(model, recipe.seed, step);
+      set_gradients(model, recipe, step);
       optimizer->step(lr, gradient_scale);
       model.gradients().share_values();
       model.gradients().wait_for_values();
