@@ -5,7 +5,7 @@
 
 It is the quickstart with one sequence in a micro-batch and 32 in the global batch, of which `global`
 counts all together. A run goes to FOLDER/KIND-SEED; one that ended there before is not run again.
-Prints a table in Markdown: each number is the mean over the seeds, and the lowest to the highest.
+Prints a table in Markdown: each number is the mean over the seeds, then the lowest to the highest.
 """
 import argparse, json, os, pathlib, statistics, subprocess, sys
 
@@ -39,6 +39,8 @@ def run_all(args):
             with open(args.folder / f"{kind}-{seed}.log", "w", encoding="utf-8") as log:
                 running.append(subprocess.Popen(command(args, kind, seed), stdout=log, stderr=log))
         if running.pop(0).wait():
+            for run in running:
+                run.wait()
             sys.exit(f"a run failed; see the logs in {args.folder}")
 
 
@@ -68,14 +70,18 @@ def measures(found):
     }
 
 
+def cell(values):
+    spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.3f}{spread}"
+
+
 def table(args):
     runs = {kind: [measures(evaluation(args.folder / f"{kind}-{seed}")) for seed in args.seeds] for kind in KINDS}
     domains = list(evaluation(args.folder / f"{KINDS[0]}-{args.seeds[0]}")["heldout"])
     print("| | balance | " + " | ".join(domains) + " | mean |\n|" + "---|" * (len(domains) + 3))
     for name in runs[KINDS[0]][0]:
         for kind in KINDS:
-            cells = [f"{statistics.fmean(x):.3f} ({min(x):.3f} to {max(x):.3f})"
-                     for x in zip(*(run[name] for run in runs[kind]))]
+            cells = [cell(x) for x in zip(*(run[name] for run in runs[kind]))]
             print(f"| {name} | {kind} | " + " | ".join(cells) + " |")
 
 
