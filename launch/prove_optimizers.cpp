@@ -26,7 +26,7 @@ void set_gradient(const Part& part, std::uint64_t seed, std::uint32_t step) {
   const std::span<const std::int64_t> begin(w.block().begin);
   backend(block).normal(block, {seed ^ of_name, 0, step}, 1, w.whole(),
                         begin.first(std::size_t(w.whole().dims())));
-  backend(block).copy(part.of(w.gradient()), part.of(block));
+  backend(block).copy(part.gradient(), part.of(block));
 }
 
 void set_gradients(SmallModel& model, std::uint64_t seed, std::uint32_t step) {
