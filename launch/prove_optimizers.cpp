@@ -27,11 +27,7 @@ void set_gradient(const Part& part, std::uint64_t seed, std::uint32_t step) {
   const std::span<const std::int64_t> begin(w.block().begin);
   backend(block).normal(block, {seed ^ of_name, 0, step}, 1, w.whole(),
                         begin.first(std::size_t(w.whole().dims())));
-<<<<<<< HEAD
   backend(block).copy(place, part.of(block));
-=======
-  backend(block).copy(part.gradient(), part.of(block));
->>>>>>> zero
 }
 
 // What a rank does not own is NaN where it has a place.

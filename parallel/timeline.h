@@ -31,8 +31,8 @@ struct Timeline {
 Timeline timeline(const Schedule& schedule, const ActionTimes& times);
 
 // The bubble of every rank as papers give it, with the times of a whole rank. If all stages take
-// equally long it is exact for gpipe and 1f1b, for interleaved if F <= B + W <= 3 F, and for zbh1 if
-// W <= F and W <= B; for zbv it is the least that is possible (the last rank starts after p - 1
+// equally long it is exact for gpipe and 1f1b, for interleaved if F <= B + W <= 3 F, and for zbh1
+// if W <= F and W <= B; for zbv it is the least that is possible (the last rank starts after p - 1
 // forwards of half a stage).
 double bubble_formula(const ScheduleShape& shape, double forward, double input_gradient,
                       double weight_gradient);
