@@ -52,7 +52,7 @@ std::vector<std::string> lines_of(const std::string& text) {
 TEST(ScheduleDrawing, IsALineARankWithTimeToTheRight) {
   EXPECT_EQ(terminal_text(plan({ScheduleKind::one_f_one_b, 2, 1, 2}), 60, false),
             "rank 0  F0--F1--........B0------....B1------\n"
-            "rank 1  ....F0--B0------....F1--B1------....\n");
+            "rank 1  ....F0--B0------F1--B1------........\n");
   EXPECT_EQ(terminal_text(plan({ScheduleKind::zero_bubble_v, 1, 2, 1}), 60, false),
             "rank 0  F0--f0--i0--I0--w0--W0--\n");
 }
@@ -61,7 +61,7 @@ TEST(ScheduleDrawing, HasNumbersInColouredBoxesOnATerminal) {
   const std::string text = terminal_text(plan({ScheduleKind::one_f_one_b, 2, 1, 2}), 60, true);
   EXPECT_EQ(without_escapes(text),
             "rank 0  0   1           0           1       \n"
-            "rank 1      0   0           1   1           \n");
+            "rank 1      0   0       1   1               \n");
   EXPECT_TRUE(contains(text, "rank 0  \033[38;5;231;48;5;25m0   \033[0m\033[")) << text;
 }
 
@@ -80,7 +80,7 @@ TEST(ScheduleDrawing, NeverGetsWiderThanTheTerminal) {
 }
 
 TEST(ScheduleDrawing, KeepsTheEndOfANumberThatDoesNotFit) {
-  const std::string line = terminal_text(plan({ScheduleKind::gpipe, 1, 1, 12}), 80, false);
+  const std::string line = terminal_text(plan({ScheduleKind::gpipe, 1, 1, 12}), 100, false);
   EXPECT_TRUE(contains(line, "F9F0F1B0--")) << line;  // F9, F10, F11, B0
 }
 
