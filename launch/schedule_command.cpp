@@ -69,7 +69,7 @@ double whole(const ScheduleShape& shape, int in_flight_chunks) {
 double bubble_of(const ScheduleDrawing& drawing, std::size_t rank) {
   double bubble = drawing.makespan;
   for (const WorkBox& box : drawing.rows[rank]) bubble -= box.end - box.begin;
-  return bubble;
+  return std::max(0.0, bubble);  // rounding
 }
 
 std::string time_words(const ScheduleDrawing& drawing) {

@@ -137,7 +137,7 @@ std::string terminal_legend(const ScheduleDrawing& drawing, bool has_colours) {
     }
     std::string words = name(kind);
     std::ranges::replace(words, '_', ' ');
-    text += mark + ' ' + words + "   ";
+    text += fmt::format("{} {}   ", mark, words);
   }
   if (has_colours) return text + (drawing.chunks > 1 ? "lighter: later chunks" : "");
   return text + (drawing.chunks > 1 ? "small: odd chunks   " : "") + ". idle";

@@ -80,7 +80,7 @@ TEST(ScheduleDrawing, NeverGetsWiderThanTheTerminal) {
 }
 
 TEST(ScheduleDrawing, KeepsTheEndOfANumberThatDoesNotFit) {
-  const std::string line = terminal_text(plan({ScheduleKind::gpipe, 1, 1, 12}), 90, false);
+  const std::string line = terminal_text(plan({ScheduleKind::gpipe, 1, 1, 12}), 100, false);
   EXPECT_TRUE(contains(line, "F9F0F1B0--")) << line;  // F9, F10, F11, B0
 }
 

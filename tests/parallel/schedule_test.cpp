@@ -57,6 +57,18 @@ TEST(Schedule, EveryShapePassesItsCheckAndFillsItsBound) {
   }
 }
 
+TEST(Schedule, ThatRunsFurtherAheadPassesItsCheckAndFillsItsBound) {
+  for (const auto kind : {one_f_one_b, zero_bubble_h1})
+    for (int p = 1; p <= 4; ++p)
+      for (int m = 1; m <= 12; ++m)
+        for (const int together : {2, 3, 5}) {
+          const Schedule schedule = make_schedule({kind, p, 1, m, together});
+          EXPECT_EQ(refusal(schedule), "no error") << p << ' ' << m << ' ' << together;
+          for (int rank = 0; rank < p; ++rank)
+            EXPECT_EQ(in_flight(schedule, rank), in_flight_bound(schedule.shape, rank));
+        }
+}
+
 TEST(Schedule, OfTwoStagesAndThreeMicroBatchesIsTheDrawnOne) {
   const Schedule gpipe = make_schedule({ScheduleKind::gpipe, 2, 1, 3});
   EXPECT_EQ(drawn(gpipe, 0, true), "F0 >0 F1 >1 F2 >2 )0 B0 )1 B1 )2 B2");
