@@ -62,7 +62,7 @@ double measure(Layer1& one, std::int64_t sequence, int steps) {
   const auto visit = [&](const Visitor& visitor) { one.layer().visit(visitor); };
   std::vector<Parameter*> weights;
   visit({.parameter = [&](Parameter& w) { weights.push_back(&w); }});
-  Gradients gradients(one.mesh, {weights});
+  Gradients gradients(one.mesh, {{weights}});
   config::Optimizer settings;
   AdamW optimizer(settings, visit);
   Balance balance(one.mesh, 1);
@@ -116,7 +116,9 @@ int run(int count, char** words) {
   const double step = measure(one, sequence, std::max(5, std::atoi(words[5])));
   Layers only;
   only.push_back(std::move(one.model.layers()[1]));
-  const double products = gemm_seconds(only, one.mesh, tokens, kind == "moe" ? 2 : 1, one.type);
+  Gradients none(one.mesh, {});
+  const double products =
+      gemm_seconds(only, none, one.mesh, tokens, kind == "moe" ? 2 : 1, one.type);
   std::printf(
       "{\"layer\": \"%s\", \"dtype\": \"%s\", \"threads\": %s, \"seq\": %lld, \"tokens_per_s\": "
       "%.1f, "

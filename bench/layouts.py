@@ -68,7 +68,8 @@ def train(arguments, steps):
                 errors.seek(0)
                 sys.exit(f"{' '.join(map(str, command))}\n{errors.read()}")
         (begin, begin_cpu), (end, end_cpu) = seen
-        return step_lines(pathlib.Path(f"{folder}/run/metrics.jsonl"))[UNMEASURED:], (end_cpu - begin_cpu) / (end - begin)
+        steps = step_lines(pathlib.Path(f"{folder}/run/metrics.jsonl"))[UNMEASURED:]
+        return steps, (end_cpu - begin_cpu) / (end - begin)
 
 
 def of_layout(layout):
@@ -82,9 +83,10 @@ def rate(steps):
 
 
 def sent(steps):
-    """MB by axes: the median of the steps, since routing decides what goes over ep."""
+    """MB by axes, where it is 0.05 or more: the median of the steps, since routing decides what goes over ep."""
     axes = {axes: None for step in steps for axes in step["sent"]}
-    return ", ".join(f"{of} {statistics.median(step['sent'].get(of, 0) for step in steps) / 1e6:.2f}" for of in axes)
+    all_of = {of: statistics.median(step["sent"].get(of, 0) for step in steps) / 1e6 for of in axes}
+    return ", ".join(f"{of} {size:.2f}" for of, size in all_of.items() if size >= 0.05)
 
 
 def main():

@@ -59,7 +59,7 @@ void run(const config::Model& config) {
   context.batch = make_batch(mesh, {.count = sequences, .ids = ids, .targets = ids}, DType::f64);
   context.wants_logits = true;
   Gradients none(mesh, {});
-  Stage stage(model.layers(), none, false);
+  Stage stage(model.layers(), none);
   print("logits", {sequences, length, config.vocabulary()},
         stage.evaluate(context, {0, model.layers().size()}, {}).to_vector<double>());
 }

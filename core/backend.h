@@ -125,7 +125,8 @@ class Backend {
                        std::span<const std::int64_t> counts, const Tensor& work) = 0;
   virtual void product_input_gradient(const Tensor& dx, const Tensor& dy, const Packed& w,
                                       std::span<const std::int64_t> counts, const Tensor& work) = 0;
-  // dws[i] like w.parts[i]: dw[g] (+)= dy[g]' x[g]. A group without rows adds, or sets, zeros.
+  // dws[i] like w.parts[i]: dw[g] (+)= dy[g]' x[g]. A group without rows adds, or sets, zeros. Of w
+  // the type and extents alone are read.
   virtual void product_weight_gradient(std::span<const GradientTarget> dws, const Tensor& dy,
                                        const Tensor& x, const Packed& w,
                                        std::span<const std::int64_t> counts,

@@ -30,7 +30,8 @@ Parameter::Parameter(std::string name, Shape whole, Block block, Label label, In
 Parameter::~Parameter() = default;
 
 void Parameter::initialise(Device& device, DType type, std::uint64_t seed, std::uint32_t stream) {
-  value_ = Tensor::empty(shape(), accumulation(type), device, label_);
+  type_ = accumulation(type);
+  value_ = Tensor::empty(shape(), type_, device, label_);
   if (init_ == Init::normal) {
     backend(value_).normal(value_, {seed, stream, 0}, std_, whole_,
                            std::span(block_.begin).first(std::size_t(whole_.dims())));
@@ -65,6 +66,7 @@ void Parameter::merge() {
 }
 
 void Parameter::make_gradient() {
+  if (!gradient_ && place_late_) place_late_();
   if (gradient_) return;
   require(bool(value_), "parameter ", name_, ": a gradient before initialise()");
   gradient_ = Tensor::empty(shape(), value_.dtype(), value_.device(), gradient_of(label_));
@@ -77,17 +79,26 @@ const Tensor& Parameter::gradient() {
 }
 
 void Parameter::place_gradient(const Tensor& gradient) {
-  require(gradient.shape() == shape() && gradient.dtype() == value_.dtype(), "parameter ", name_,
-          ": a gradient ", gradient.text(), " for ", value_.text());
+  require(gradient.shape() == shape() && gradient.dtype() == type_, "parameter ", name_,
+          ": a gradient ", gradient.text(), " for ", pf::name(type_), ' ', shape());
   gradient_ = gradient.labelled(gradient_of(label_));
+  has_gradient_ = false;
+}
+
+void Parameter::drop_gradient() {
+  gradient_ = {};
   has_gradient_ = false;
 }
 
 void Parameter::place_value(const Tensor& place) {
   require(bool(value_), "parameter ", name_, ": a place for its value before initialise()");
-  require(place.shape() == shape() && place.dtype() == value_.dtype(), "parameter ", name_,
-          ": a place ", place.text(), " for ", value_.text());
+  require(place.shape() == shape() && place.dtype() == type_, "parameter ", name_, ": a place ",
+          place.text(), " for ", value_.text());
   backend(value_).copy(place, value_);
+  show_value(place);
+}
+
+void Parameter::show_value(const Tensor& place) {
   value_ = place.labelled(label_);
   changed();
 }
@@ -112,6 +123,15 @@ Pack::Pack(std::string name, std::vector<Parameter*> parts)
   }
 }
 
+std::vector<Parameter*> Pack::sources() const {
+  std::vector<Parameter*> out;
+  for (Parameter* w : parts_) {
+    out.push_back(w);
+    if (Adapter* adapter = w->adapter()) out.insert(out.end(), {&adapter->a, &adapter->b});
+  }
+  return out;
+}
+
 bool Pack::is_trainable() const {
   return is_adapted() ||
          std::ranges::any_of(parts_, [](const Parameter* w) { return w->is_trainable(); });
@@ -130,7 +150,8 @@ std::uint64_t Pack::version() const {
 const Packed& Pack::packed(DType type) {
   if (is_made_ && packed_.type == type && made_of_ == version()) return packed_;
   for (const Parameter* w : parts_)
-    require(bool(w->value()), "pack ", name_, ": ", w->name(), " is used before initialise()");
+    require(bool(w->value()), "pack ", name_, ": ", w->name(),
+            " is used before initialise(), or while its value is dropped");
   Device& device = parts_[0]->value().device();
   packed_.parts.clear();
   for (const Parameter* w : parts_)
@@ -160,8 +181,15 @@ void Pack::rebuilt() {
   made_of_ = version();
 }
 
+void Pack::drop() {
+  packed_.parts.clear();
+  packed_.forward = packed_.backward = {};
+  is_made_ = false;
+}
+
 BorrowedValue borrow(const Parameter& w) {
-  require(bool(w.value()), "parameter ", w.name(), " is used before initialise()");
+  require(bool(w.value()), "parameter ", w.name(),
+          " is used before initialise(), or while its value is dropped");
   require(w.adapter() == nullptr, "parameter ", w.name(),
           " has an adapter, but is used without a pack; adapt only matrices of products");
   return {w.value(), Tape::is_recording() ? w.label() : constant(w.label())};

@@ -1,6 +1,7 @@
 // Weights: what is trained, and the form in which products want it.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -49,17 +50,26 @@ class Parameter {
   // Allocates the value and fills it from global indices, so that it does not depend on the layout;
   // `stream` is this parameter's own stream of `seed`.
   void initialise(Device& device, DType type, std::uint64_t seed, std::uint32_t stream);
+  // Of value and gradient, from initialise() on.
+  DType type() const { return type_; }
+  // Empty before initialise() and between drop_value() and show_value().
   const Tensor& value() const { return value_; }
   // Call after writing to value(): packs are rebuilt when next borrowed.
   void changed() { ++version_; }
   std::uint64_t version() const;
+  // Moves the value to `place`, which is like it.
+  void place_value(const Tensor& place);
+  // The value is gone; it is what lies in `place`.
+  void drop_value() { value_ = {}; }
+  void show_value(const Tensor& place);
 
   // The gradient, allocated on first use unless a bucket gave it a place. Zeros if nothing wrote
   // it.
   const Tensor& gradient();
   void place_gradient(const Tensor& gradient);
-  // Moves the value to `place`, which is like it.
-  void place_value(const Tensor& place);
+  // Whenever a gradient without a place is used, `place` runs first, and calls place_gradient().
+  void place_gradient_late(std::function<void()> place) { place_late_ = std::move(place); }
+  void drop_gradient();
   // Where an op writes: the first write after clear_gradient() overwrites, later ones add.
   GradientTarget gradient_target();
   bool has_gradient() const { return has_gradient_; }
@@ -87,7 +97,9 @@ class Parameter {
   Role role_;
   bool is_trainable_ = true, has_gradient_ = false;
   std::uint64_t version_ = 0;
+  DType type_ = DType::f32;
   Tensor value_, gradient_;
+  std::function<void()> place_late_;
   std::unique_ptr<Adapter> adapter_;
 };
 
@@ -103,6 +115,8 @@ class Pack {
 
   const std::string& name() const { return name_; }
   const std::vector<Parameter*>& parts() const { return parts_; }
+  // All that it is made of: parts, and their adapters' matrices.
+  std::vector<Parameter*> sources() const;
   // A part is trained, or an adapter of one.
   bool is_trainable() const;
 
@@ -112,6 +126,8 @@ class Pack {
   // a type that wants copies, or if a part is adapted. Call rebuilt() afterwards.
   Packed* copies();
   void rebuilt();
+  // Frees the copies, as the values that they were made of are dropped.
+  void drop();
 
  private:
   std::uint64_t version() const;

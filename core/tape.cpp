@@ -135,6 +135,15 @@ Tensor Tape::gradient(const Tensor& x) {
   return found ? found : zeros(outline(x));
 }
 
+void Tape::rebuild(const Tensor& x, std::function<Tensor()> make) {
+  if (current_ == nullptr || !current_->saves_) return;
+  x.drop_data();
+  current_->nodes_.push_back({{}, {}, [x, make = std::move(make)](std::span<const Tensor>) {
+                                x.take_data(make());
+                                return std::vector<Tensor>{};
+                              }});
+}
+
 void Tape::weight_work(Work work) {
   if (deferred_ != nullptr) {
     deferred_->push_back(std::move(work));

@@ -68,6 +68,11 @@ class Tape {
   static Tensor record(const Tensor& output, const std::vector<Tensor>& inputs, bool has_weights,
                        Undo undo);
 
+  // For models: gives the memory of x back, which nothing reads any more but the backward of ops
+  // recorded so far, and makes it again before the last of them is undone. `make` is pure and gives
+  // what x was. Without a tape that saves there is nothing to do.
+  static void rebuild(const Tensor& x, std::function<Tensor()> make);
+
   // For ops: runs `work` now, or later if this backward pass defers weight gradients.
   static void weight_work(Work work);
 

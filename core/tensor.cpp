@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <sstream>
+#include <utility>
 
 #include "core/backend.h"
 #include "core/error.h"
@@ -12,7 +13,17 @@ Storage::Storage(Device& device, std::size_t bytes)
     : device_(&device), bytes_(bytes), data_(device.allocate(bytes)) {}
 
 Storage::~Storage() {
-  device_->release(data_, bytes_);
+  if (!is_dropped_) device_->release(data_, bytes_);
+}
+
+void Storage::drop() {
+  device_->release(std::exchange(data_, nullptr), bytes_);
+  is_dropped_ = true;
+}
+
+void Storage::take(Storage& other) {
+  data_ = std::exchange(other.data_, nullptr);
+  is_dropped_ = std::exchange(other.is_dropped_, true);
 }
 
 Tensor Tensor::empty(Shape shape, DType type, Device& device, const Label& label) {
@@ -112,6 +123,29 @@ Tensor Tensor::widened(std::int64_t columns) const {
 bool Tensor::is_same_view(const Tensor& other) const {
   return storage_ == other.storage_ && offset_ == other.offset_ && shape_ == other.shape_ &&
          pitch_ == other.pitch_;
+}
+
+bool Tensor::is_whole() const {
+  return offset_ == 0 && is_contiguous() &&
+         std::size_t(size()) * size_of(type_) == storage_->bytes();
+}
+
+void* Tensor::no_data() const {
+  require(!storage_->is_dropped(), "tensor: the memory of ", text(), " was given back");
+  return nullptr;
+}
+
+void Tensor::drop_data() const {
+  require(is_whole() && !storage_->is_dropped(), "drop_data: ", text(),
+          " is a view, or was dropped before");
+  storage_->drop();
+}
+
+void Tensor::take_data(const Tensor& like) const {
+  require(is_whole() && storage_->is_dropped() && like.is_whole() && like.shape_ == shape_ &&
+              like.type_ == type_ && !like.storage_->is_dropped(),
+          "take_data: ", text(), " takes the memory of ", like.text());
+  storage_->take(*like.storage_);
 }
 
 void Tensor::require_type(DType wanted) const {

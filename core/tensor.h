@@ -23,11 +23,16 @@ class Storage {
   Device& device() const { return *device_; }
   std::byte* data() const { return static_cast<std::byte*>(data_); }
   std::size_t bytes() const { return bytes_; }
+  bool is_dropped() const { return is_dropped_; }
+  // Gives the memory back; takes that of `other`, of the same size, which is dropped.
+  void drop();
+  void take(Storage& other);
 
  private:
   Device* device_;
   std::size_t bytes_;
   void* data_;
+  bool is_dropped_ = false;
 };
 
 // Where a tape keeps a tensor's gradient. `tape` is the serial number of the tape that recorded it.
@@ -65,13 +70,18 @@ class Tensor {
   const Slot& slot() const { return slot_; }
   std::string text() const;  // "bf16 [512, 256] tp:rows ..."
 
-  // Throws if T is not the element type. Null on meta.
+  // Throws if T is not the element type, or if the memory was given back. Null on meta.
   template <class T>
   T* data() const {
     require_type(dtype_of<T>());
     return static_cast<T*>(raw());
   }
-  void* raw() const { return storage_->data() == nullptr ? nullptr : storage_->data() + offset_; }
+  void* raw() const { return storage_->data() == nullptr ? no_data() : storage_->data() + offset_; }
+
+  // Gives the memory under a whole tensor and its views back, until it takes that of `like`, a
+  // whole tensor like it.
+  void drop_data() const;
+  void take_data(const Tensor& like) const;
 
   // Views. A view has no slot: it takes no part in gradients.
   Tensor rows(std::int64_t begin, std::int64_t end) const;     // of the first dim
@@ -93,6 +103,8 @@ class Tensor {
 
  private:
   void require_type(DType wanted) const;
+  void* no_data() const;
+  bool is_whole() const;
 
   std::shared_ptr<Storage> storage_;
   std::size_t offset_ = 0;  // bytes

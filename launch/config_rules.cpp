@@ -201,6 +201,17 @@ void check_batch(const config::Config& config, const Places& places) {
                     ", wanted at most train.global_batch=" + text_of(train.global_batch()));
 }
 
+void check_recompute(const config::Config& config, const Places& places) {
+  const std::int64_t found = config.train().recompute_layers(), most = config.model().layers();
+  if (found > 0 && config.train().recompute() == config::Train::none)
+    places.fail("train.recompute_layers",
+                "found " + text_of(found) +
+                    ", but with train.recompute=none nothing is computed again; use 0");
+  if (found > most)
+    places.fail("train.recompute_layers",
+                "found " + text_of(found) + ", wanted at most model.layers=" + text_of(most));
+}
+
 void check_cluster(const config::Cluster& cluster, const Places& places) {
   if (cluster.memory() != 0 && cluster.memory() < (1 << 20))
     places.fail("cluster.memory", "found " + text_of(cluster.memory()) +
@@ -211,17 +222,12 @@ void check_cluster(const config::Cluster& cluster, const Places& places) {
 void check_schedule(const config::Config& config, const Places& places) {
   const config::Train& train = config.train();
   const std::int64_t dp = data_parallel_size(config);
-  const std::int64_t group = config.model().moe().balance().group();
   std::set<std::int64_t> batches{train.global_batch()};
   if (train.has_ramp()) batches.insert({train.ramp().start(), train.ramp().by()});
   for (const std::int64_t batch : batches) {
     const std::int64_t size = train.micro_batch(), all = (batch + size - 1) / size;
     try {
-      const ScheduleShape shape{schedule_of(config), int(config.parallel().pp()),
-                                int(config.parallel().chunks()), int(all / dp)};
-      const bool is_counted =
-          config.model().has_moe() && counts_groups(config.model().moe().balance());
-      schedule_of_step(shape, is_counted ? std::max<std::int64_t>(1, group / dp) : 1);
+      schedule_of_step(shape_of(config, int(all / dp)), steps_together(config));
     } catch (const Error& error) {
       places.fail("parallel.schedule", error.what());
     }
@@ -252,6 +258,7 @@ void check_rules(const config::Config& config, const Places& places) {
   check_sources(config.data(), places);
   if (config.model().has_moe()) check_moe(config, places);
   check_layout(config, places);
+  check_recompute(config, places);
   check_cluster(config.cluster(), places);
   check_lora(config, places);
 }

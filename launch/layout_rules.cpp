@@ -1,7 +1,6 @@
 #include "launch/layout_rules.h"
 
 #include <algorithm>
-#include <array>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -207,21 +206,6 @@ void check_layout(const config::Config& config, const Places& places) {
 }
 
 void check_supported(const config::Config& config, const Places& places) {
-  struct Missing {
-    std::string key;
-    std::int64_t value;
-    std::int64_t largest;
-    std::string what;
-  };
-  const config::Parallel& parallel = config.parallel();
-  const std::array<Missing, 1> missing{{
-      {"parallel.zero", parallel.zero(), 1, "sharing gradients or weights (ZeRO 2 and 3)"},
-  }};
-  for (const Missing& part : missing) {
-    if (part.value > part.largest)
-      places.fail(part.key, "found " + text_of(part.value) + ", but " + part.what +
-                                " is not in this version yet; use " + text_of(part.largest));
-  }
   if (config.cluster().device() != "cpu")
     places.fail("cluster.device", "found '" + config.cluster().device() +
                                       "', but training on it is not in this version yet; use cpu");

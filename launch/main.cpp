@@ -27,6 +27,7 @@
 #include "launch/layout_command.h"
 #include "launch/plot.h"
 #include "launch/prove_command.h"
+#include "launch/schedule_command.h"
 #include "launch/terminal.h"
 #include "launch/train.h"
 #include "launch/version.h"
@@ -58,6 +59,12 @@ constexpr const char* help =
                   [--output FOLDER]
       The same for random layouts, of random models or of the file's; what differs is made small and
       goes to FOLDER (default unproven).
+  pentafold schedule --stages P --micro-batches M [--kind gpipe|1f1b|interleaved|zbh1|zbv]
+      [--chunks V] [--forward F] [--input I] [--weight W] [--output FILE.svg|FILE.png]
+      Draws what each rank of a pipeline does and when; without --kind compares all kinds. F, I
+      and W: times of forward, input and weight gradients of a rank's layers (default 1 each).
+  pentafold schedule --measured RUN [--output FILE.svg|FILE.png]
+      The same of a run that was profiled, beside what its work would take without waits.
   pentafold config --docs
       Prints what each key means, its type, default and range (Markdown).
   pentafold presets
@@ -83,6 +90,7 @@ Examples:
   pentafold train configs/quickstart.yaml --ranks 4 train.steps=100 optimizer.lr=1e-3
   pentafold config configs/quickstart.yaml model.layers=8 > deeper.yaml
   pentafold layout configs/quickstart.yaml --ranks 16 parallel.tp=2 parallel.ep=8
+  pentafold schedule --kind 1f1b --stages 4 --micro-batches 12
   pentafold prove configs/prove/moe.yaml --ranks 8
   pentafold data notes.txt questions.jsonl books/ --output data/mine
   pentafold config configs/quickstart.yaml "model={preset: qwen3-30b-a3b, layers: 4}"
@@ -232,6 +240,9 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   pf::DataCommand data;
   CLI::App* converts = app.add_subcommand("data");
   data.add_to(*converts);
+  pf::ScheduleCommand schedule;
+  CLI::App* schedules = app.add_subcommand("schedule");
+  schedule.add_to(*schedules);
   pf::ProveCommand proof;
   CLI::App* proves = app.add_subcommand("prove");
   proof.add_to(*proves);
@@ -260,6 +271,7 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
     return done;
   }
   if (converts->parsed()) return data.run(failure);
+  if (schedules->parsed()) return schedule.run(failure);
   if (proves->parsed()) return proof.run(failure);
   if (plots->parsed()) return plot(std::move(pictures), failure);
   pf::require(!command.file.empty(), "name the FILE to ", train->parsed() ? "train" : "show",

@@ -66,7 +66,7 @@ Recipe recipe_of(const config::Config& config, DType type) {
                 .head_chunk = config.train().head_chunk(),
                 .cp_method = CpMethod(config.parallel().cp_method()),
                 .dispatcher = Dispatcher(config.parallel().dispatcher()),
-                .recomputes = config.train().recompute() == config::Train::full,
+                .recompute = recompute_of(config.train()),
                 .schedule = schedule_of(config),
                 .chunks = int(config.parallel().chunks()),
                 .seed = std::uint64_t(config.run().seed()),

@@ -88,6 +88,16 @@ void activate(Draft& d) {
   d.model().set_activation(activation);
 }
 
+template <config::Train::Recompute kind>
+void recompute(Draft& d) {
+  d.config.mutable_train()->set_recompute(kind);
+}
+
+template <std::int64_t zero>
+void share(Draft& d) {
+  d.config.mutable_parallel()->set_zero(zero);
+}
+
 // Experts in four groups, of which a token sees two.
 void group_experts(Draft& d) {
   config::Moe& moe = d.moe();
@@ -279,13 +289,21 @@ std::vector<Factor> make_factors() {
          }}}},
       {"recompute",
        {{"none"},
-        {"full", [](Draft& d) { d.config.mutable_train()->set_recompute(config::Train::full); }}}},
+        {"full", recompute<config::Train::full>},
+        {"selective", recompute<config::Train::selective>},
+        {"full in one layer",
+         [](Draft& d) {
+           recompute<config::Train::full>(d);
+           d.config.mutable_train()->set_recompute_layers(1);
+         }}}},
       {"states",
        {{"each its own"},
-        {"shared by all", [](Draft& d) { d.config.mutable_parallel()->set_zero(1); }},
+        {"shared", share<1>},
+        {"and gradients shared", share<2>},
+        {"and weights shared", share<3>},
         {"shared by two",
          [](Draft& d) {
-           d.config.mutable_parallel()->set_zero(1);
+           d.config.mutable_parallel()->set_zero(1 + d.dice.below(3));
            d.config.mutable_parallel()->set_zero_shard(2);
          }}}},
       {"trained",

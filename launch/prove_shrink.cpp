@@ -63,7 +63,10 @@ constexpr Change changes[] = {
     [](config::Config& c) { c.mutable_parallel()->set_zero_shard(0); },
     [](config::Config& c) { c.mutable_train()->clear_lora(); },
     [](config::Config& c) { c.mutable_train()->clear_freeze(); },
-    [](config::Config& c) { c.mutable_train()->set_recompute(config::Train::none); },
+    [](config::Config& c) {
+      c.mutable_train()->set_recompute(config::Train::none);
+      c.mutable_train()->clear_recompute_layers();
+    },
     [](config::Config& c) { c.mutable_train()->clear_head_chunk(); },
     [](config::Config& c) { c.mutable_data()->set_across_documents(true); },
     [](config::Config& c) { c.mutable_model()->clear_dropout(); },

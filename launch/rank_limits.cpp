@@ -26,11 +26,13 @@ namespace {
 // with 500 ranks, more with more.
 constexpr std::int64_t bytes_of_thread = 256 << 10;
 
+constexpr int never = 4;  // a stage of ZeRO that there is not
+
 // Bytes that a rank holds between two steps in the smallest world with the layout's other axes.
 struct Holding {
   int ranks = 1;                // of that world
-  std::int64_t replicated = 0;  // weights, packed copies, gradients
-  std::int64_t state = 0;       // the optimizer's, which replicas may divide
+  std::int64_t replicated = 0;  // what each rank has: weights, packed copies, gradients
+  std::int64_t divided = 0;     // what replicas divide: the optimizer's state, and more (zero)
 
   std::int64_t bytes(const config::Parallel& parallel, std::int64_t of_ranks) const;
 };
@@ -39,7 +41,7 @@ struct Holding {
 std::int64_t Holding::bytes(const config::Parallel& parallel, std::int64_t of_ranks) const {
   std::int64_t owners = parallel.zero() == 0 ? 1 : of_ranks / ranks;
   if (parallel.zero_shard() > 0) owners = std::min(owners, parallel.zero_shard());
-  return replicated + state / std::max<std::int64_t>(owners, 1);
+  return replicated + divided / std::max<std::int64_t>(owners, 1);
 }
 
 Holding holding_of(const config::Config& config) {
@@ -55,12 +57,28 @@ Holding holding_of(const config::Config& config) {
                     mesh);
   const auto visit = [&](const Visitor& visitor) { model.visit(visitor); };
   choose_trained(config.train(), visit);
+  const auto live = [&] { return std::int64_t(device.memory().live); };
   model.initialise(0);
+  Holding holding{ranks};
+  // What was made since then, on each rank or divided from some stage of ZeRO on.
+  std::int64_t before = 0;
+  const auto add = [&](std::int64_t bytes, int divided_from) {
+    (p.zero() >= divided_from ? holding.divided : holding.replicated) += bytes;
+    before = live();
+  };
+  std::int64_t trained = 0;
+  visit({.parameter = [&](Parameter& w) {
+    if (w.is_trainable()) trained += w.size() * std::int64_t(size_of(w.type()));
+  }});
+  add(live() - trained, never);
+  add(trained, 3);
   Gradients gradients(mesh, trained_parameters(model));
-  visit({.pack = [&](Pack& pack) { pack.packed(type); }});
-  Holding holding{ranks, std::int64_t(device.memory().live)};
+  add(live() - before, 2);
   const auto optimizer = make_optimizer(config.optimizer(), mesh, gradients.parts(), visit);
-  holding.state = std::int64_t(device.memory().live) - holding.replicated;
+  add(live() - before, 1);
+  if (p.zero() == 3) return holding;  // of packed copies, those of a layer in use
+  visit({.pack = [&](Pack& pack) { pack.packed(type); }});
+  add(live() - before, never);
   return holding;
 }
 

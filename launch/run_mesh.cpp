@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "core/error.h"
+#include "launch/config_rules.h"
 #include "launch/text.h"
 #include "optim/optimizer.h"
 
@@ -39,6 +40,7 @@ ModelOptions options_of(const config::Config& config, const Mesh& mesh) {
           type_of(config.run().precision()),
           CpMethod(config.parallel().cp_method()),
           Dispatcher(config.parallel().dispatcher()),
+          recompute_of(config.train()),
           stages_of_rank(mesh, schedule_of(config), int(config.parallel().chunks()),
                          stages_of(config))};
 }
@@ -57,6 +59,18 @@ ScheduleKind schedule_of(const config::Config& config) {
       return ScheduleKind::zero_bubble_v;
   }
   return ScheduleKind::one_f_one_b;
+}
+
+ScheduleShape shape_of(const config::Config& config, int micro_batches) {
+  return {schedule_of(config), int(config.parallel().pp()), int(config.parallel().chunks()),
+          micro_batches};
+}
+
+std::int64_t steps_together(const config::Config& config) {
+  const bool counts = config.model().has_moe() && counts_groups(config.model().moe().balance());
+  if (!counts) return 1;
+  const std::int64_t group = config.model().moe().balance().group();
+  return std::max<std::int64_t>(1, group / data_parallel_size(config));
 }
 
 std::vector<LayerRange> stages_of(const config::Config& config) {
@@ -78,8 +92,14 @@ std::vector<LayerRange> stages_of(const config::Config& config) {
 }
 
 Sharing sharing_of(const config::Config& config) {
-  return {config.parallel().zero() == 0 ? 1 : int(config.parallel().zero_shard()),
-          [c = config.optimizer()](const Parameter& w) { return needs_matrices(w, c); }};
+  const std::int64_t zero = config.parallel().zero();
+  return {zero == 0 ? 1 : int(config.parallel().zero_shard()),
+          [c = config.optimizer()](const Parameter& w) { return needs_matrices(w, c); },
+          Divided(std::max<std::int64_t>(zero - 1, 0))};
+}
+
+Recompute recompute_of(const config::Train& train) {
+  return {Recompute::Kind(train.recompute()), train.recompute_layers()};
 }
 
 }  // namespace pf

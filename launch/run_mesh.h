@@ -20,10 +20,16 @@ Layout layout_of(const config::Config& config);  // with parallel.ranks
 ModelOptions options_of(const config::Config& config, const Mesh& mesh);
 
 ScheduleKind schedule_of(const config::Config& config);
+// Of a step with so many micro-batches of a replica.
+ScheduleShape shape_of(const config::Config& config, int micro_batches);
+// How many micro-batches of a replica in a row have their experts' choices counted together.
+std::int64_t steps_together(const config::Config& config);
 // Of its virtual stages. Throws Error where parallel.stage_layers does not fit.
 std::vector<LayerRange> stages_of(const config::Config& config);
 
 // How replicas divide the optimizer's work.
 Sharing sharing_of(const config::Config& config);
+// What backward makes again.
+Recompute recompute_of(const config::Train& train);
 
 }  // namespace pf

@@ -84,8 +84,9 @@ std::string describe(const config::Config& c, const Mesh& mesh, const std::strin
   if (trained != count_in_words(double(size.parameters))) out << ", " << trained << " trained";
   out << "; " << config::Run::Precision_Name(c.run().precision()) << "; " << mesh.size()
       << (mesh.size() == 1 ? " rank" : " ranks") << " (" << sizes_of(mesh)
-      << (c.parallel().zero() > 0 ? ", zero 1" : "") << ") on " << device << "; "
-      << c.train().global_batch() << " x " << c.data().sequence() << " tokens a step";
+      << (c.parallel().zero() > 0 ? ", zero " + std::to_string(c.parallel().zero()) : "") << ") on "
+      << device << "; " << c.train().global_batch() << " x " << c.data().sequence()
+      << " tokens a step";
   return out.str();
 }
 
@@ -105,14 +106,13 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
       model_(config.model(), options_of(config, mesh_), mesh_) {
   const auto visit = [this](const Visitor& visitor) { model_.visit(visitor); };
   choose_trained(config.train(), visit);
-  model_.initialise(std::uint64_t(config.run().seed()));
-  gradients_.emplace(mesh_, trained_parameters(model_), sharing_of(config));
+  gradients_.emplace(mesh_, trained_parameters(model_), sharing_of(config), [&](std::size_t layer) {
+    model_.initialise(std::uint64_t(config.run().seed()), layer);
+  });
   optimizer_ = make_optimizer(config.optimizer(), mesh_, gradients_->parts(), visit);
   const std::int64_t group = config.model().moe().balance().group();
   balance_.emplace(mesh_, group > 0 ? group : mesh_.size(axes::dp));
-  pipeline_.emplace(
-      PipelineOptions{schedule_of(config), config.train().recompute() == config::Train::full},
-      model_, *gradients_, *balance_, mesh_);
+  pipeline_.emplace(schedule_of(config), model_, *gradients_, *balance_, mesh_);
   if (reporter_ != nullptr)
     reporter_->line(describe(config, mesh_, device_.backend().description()));
 }
@@ -290,9 +290,9 @@ void Trainer::summarise(const StepStatistics& last, int signal) {
   const double count = double(batch) / double(size * mesh_.size(axes::dp));  // of each replica
   summary_.peak_bytes_per_rank = std::int64_t(device_.memory().peak);
   // All ranks measure at once, as they trained.
-  const double gemm =
-      gemm_seconds(model_.layers(), mesh_, size * length, config_.model().moe().top_k(), type_) *
-      count;
+  const double gemm = gemm_seconds(model_.layers(), *gradients_, mesh_, size * length,
+                                   config_.model().moe().top_k(), type_) *
+                      count;
   if (reporter_ == nullptr) return;
   std::ranges::sort(step_seconds_);
   const double median = step_seconds_[step_seconds_.size() / 2];

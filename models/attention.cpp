@@ -65,17 +65,30 @@ Tensor Attention::placed(const Tensor& x, std::optional<Norm>& norm, const Batch
   return table_ != nullptr ? rope(y, batch.position, *table_) : y;
 }
 
+// What attention keeps is then the queries and keys of this rank, and their products lie in memory
+// anyway: values are columns of them.
+bool Attention::rebuilds(const Context& context) const {
+  return config_.rebuilds && (table_ != nullptr || q_norm_) && !v_bias_ &&
+         context.mesh->size(axes::cp) == 1;
+}
+
 Tensor Attention::forward(const Tensor& x, Context& context) {
   const Batch& batch = context.batch;
   const Tensor h = enter(norm_.forward(x), context);
   const auto qkv = linear(h, qkv_);  // columns: heads / tp
-  const Tensor q = placed(biased(qkv[0], q_bias_), q_norm_, batch);
-  const Tensor k = placed(biased(qkv[1], k_bias_), k_norm_, batch);
-  const Tensor v = biased(qkv[2], v_bias_);
+  const auto queries = [=, this, &batch] {
+    return placed(biased(qkv[0], q_bias_), q_norm_, batch);
+  };
+  const auto keys = [=, this, &batch] { return placed(biased(qkv[1], k_bias_), k_norm_, batch); };
+  const Tensor q = queries(), k = keys(), v = biased(qkv[2], v_bias_);
   const AttentionShape shape{q.columns() / config_.head_dim, k.columns() / config_.head_dim,
                              config_.head_dim,
                              config_.score_factor / std::sqrt(double(config_.head_dim))};
   const Tensor y = attend(q, k, v, shape, config_.window, config_.cp_method, context);
+  if (rebuilds(context)) {
+    Tape::rebuild(q, queries);
+    Tape::rebuild(k, keys);
+  }
   const Tensor out = leave(linear(y, out_pack_)[0], context);
   return add(x, residual_dropout(biased(out, out_bias_), config_.dropout, layer_, 0, context));
 }

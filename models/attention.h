@@ -16,6 +16,7 @@ struct AttentionConfig {
   std::int64_t window = 0;  // keys that a query sees; 0: all before it
   CpMethod cp_method = CpMethod::all_gather;
   bool has_qkv_bias = false, has_out_bias = false, has_qk_norm = false;
+  bool rebuilds = false;  // backward makes again what attention keeps and little work gives
 };
 
 // x + out(attention(rope(q), rope(k), v)) of norm(x), with grouped-query heads (Ainslie et al.
@@ -31,6 +32,7 @@ class Attention {
 
  private:
   Tensor placed(const Tensor& x, std::optional<Norm>& norm, const Batch& batch) const;
+  bool rebuilds(const Context& context) const;
 
   int layer_;
   AttentionConfig config_;

@@ -65,12 +65,20 @@ Tensor LatentAttention::forward(const Tensor& x, Context& context) {
   const auto kv = linear(from, kv_pack_);
   const std::int64_t heads = q_parts[0].columns() / config_.nope_dim;
   const Tensor k_rope = rope(enter(narrow[1], context), batch.position, *table_);
-  const Tensor q = join_heads(q_parts[0], rope(q_parts[1], batch.position, *table_), heads, false);
-  const Tensor k = join_heads(kv[0], k_rope, heads, true);
+  const auto queries = [=, this, &batch] {
+    return join_heads(q_parts[0], rope(q_parts[1], batch.position, *table_), heads, false);
+  };
+  const auto keys = [=] { return join_heads(kv[0], k_rope, heads, true); };
+  const Tensor q = queries(), k = keys();
   const std::int64_t head_dim = config_.nope_dim + config_.rope_dim;
   const AttentionShape shape{heads, heads, head_dim,
                              config_.score_factor / std::sqrt(double(head_dim)), config_.value_dim};
   const Tensor y = attend(q, k, kv[1], shape, config_.window, config_.cp_method, context);
+  // With other ranks' keys, attention keeps a tensor of its own.
+  if (config_.rebuilds && context.mesh->size(axes::cp) == 1) {
+    Tape::rebuild(q, queries);
+    Tape::rebuild(k, keys);
+  }
   const Tensor out = leave(linear(y, out_pack_)[0], context);
   return add(x, residual_dropout(out, config_.dropout, layer_, 0, context));
 }

@@ -15,6 +15,7 @@ struct LatentAttentionConfig {
   double init_std = 0.02, out_std = 0.02, dropout = 0, score_factor = 1;
   std::int64_t window = 0;
   CpMethod cp_method = CpMethod::all_gather;
+  bool rebuilds = false;  // see AttentionConfig
 };
 
 // x + out(attention) of norm(x), where queries, and keys with values, are made from narrow

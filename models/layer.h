@@ -26,8 +26,6 @@ class Layer {
   virtual ~Layer() = default;
   virtual std::string name() const = 0;
   virtual Tensor forward(const Tensor& x, Context& context) = 0;
-  // A recompute of the whole layer saves memory.
-  virtual bool recomputes() const { return true; }
   void visit(const Visitor& visitor);
 
  private:

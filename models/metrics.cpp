@@ -57,9 +57,11 @@ class Sums {
 // [1, experts] of each MoE layer, from `begin` on.
 void add_layers(Sums& sums, std::int64_t begin, const MoeLayers& moe,
                 const std::map<int, Tensor>& layers) {
-  for (const auto& [layer, x] : layers)
-    sums.add(begin + (std::ranges::find(moe.numbers, layer) - moe.numbers.begin()) * moe.experts,
-             x);
+  for (const auto& [layer, x] : layers) {
+    const auto found = std::ranges::find(moe.numbers, layer);
+    require(found != moe.numbers.end(), "metrics: layer ", layer, " has no experts");
+    sums.add(begin + (found - moe.numbers.begin()) * moe.experts, x);
+  }
 }
 
 double sum_of(const std::vector<double>& xs) {

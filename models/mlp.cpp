@@ -20,7 +20,8 @@ Parameter make_down(const Mesh& mesh, const std::string& name, const MlpConfig& 
 }  // namespace
 
 SwiGlu::SwiGlu(const std::string& prefix, const MlpConfig& c, const Mesh& mesh)
-    : gate_(make_up(mesh, prefix + ".gate", c)),
+    : rebuilds_(c.rebuilds),
+      gate_(make_up(mesh, prefix + ".gate", c)),
       up_(make_up(mesh, prefix + ".up", c)),
       down_(make_down(mesh, prefix + ".down", c)),
       gate_up_(prefix + ".gate_up", {&gate_, &up_}),
@@ -44,7 +45,11 @@ Tensor SwiGlu::forward(const Tensor& h, Context& context) {
   if (switch_pack_)
     share = activation(cast(linear(x, *switch_pack_)[0], accumulation(x.dtype())),
                        ActivationKind::sigmoid);
-  return leave(linear(swiglu(gate_up[0], gate_up[1], share), down_pack_)[0], context);
+  const auto inner = [gate_up, share] { return swiglu(gate_up[0], gate_up[1], share); };
+  const Tensor a = inner();
+  const Tensor y = linear(a, down_pack_)[0];
+  if (rebuilds_) Tape::rebuild(a, inner);
+  return leave(y, context);
 }
 
 void SwiGlu::visit(const Visitor& visitor) {
@@ -56,6 +61,7 @@ void SwiGlu::visit(const Visitor& visitor) {
 
 PlainMlp::PlainMlp(const std::string& prefix, const MlpConfig& c, const Mesh& mesh)
     : activation_(c.activation.value()),
+      rebuilds_(c.rebuilds),
       up_(make_up(mesh, prefix + ".up", c)),
       down_(make_down(mesh, prefix + ".down", c)),
       up_pack_(prefix + ".up", {&up_}),
@@ -67,7 +73,10 @@ PlainMlp::PlainMlp(const std::string& prefix, const MlpConfig& c, const Mesh& me
 
 Tensor PlainMlp::forward(const Tensor& h, Context& context) {
   const Tensor up = biased(linear(enter(h, context), up_pack_)[0], up_bias_);  // columns: ffn / tp
-  const Tensor y = linear(activation(up, activation_), down_pack_)[0];
+  const auto inner = [up, kind = activation_] { return activation(up, kind); };
+  const Tensor a = inner();
+  const Tensor y = linear(a, down_pack_)[0];
+  if (rebuilds_) Tape::rebuild(a, inner);
   return biased(leave(y, context), down_bias_);
 }
 

@@ -16,6 +16,7 @@ struct MlpConfig {
   std::optional<ActivationKind> activation = {};  // of a plain MLP; none: SwiGLU
   bool has_bias = false;                          // of a plain MLP
   bool has_gate = false;                          // of SwiGLU, on its output
+  bool rebuilds = false;  // backward makes the activation again, which the last product keeps
 };
 
 // down(silu(gate(h)) * up(h)) (Shazeer 2020), optionally times sigmoid(switch(h)); tokens enter and
@@ -27,6 +28,7 @@ class SwiGlu {
   void visit(const Visitor& visitor);
 
  private:
+  bool rebuilds_;
   Parameter gate_, up_, down_;
   Pack gate_up_, down_pack_;
   std::optional<Parameter> switch_;
@@ -42,6 +44,7 @@ class PlainMlp {
 
  private:
   ActivationKind activation_;
+  bool rebuilds_;
   Parameter up_, down_;
   std::optional<Parameter> up_bias_, down_bias_;
   Pack up_pack_, down_pack_;

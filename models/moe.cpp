@@ -61,7 +61,8 @@ Moe::Moe(const std::string& prefix, int layer, const MoeConfig& c, const Mesh& m
                               .ffn = c.shared_ffn,
                               .init_std = c.init_std,
                               .out_std = c.out_std,
-                              .has_gate = c.has_shared_gate},
+                              .has_gate = c.has_shared_gate,
+                              .rebuilds = c.rebuilds},
                     mesh);
   if (c.bias_rate > 0) {
     make_bias(bias_, mesh, prefix + ".moe.router.bias", c.experts, dense_weight(Cut::whole));
@@ -103,8 +104,12 @@ Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
   const Tensor of_shared = shared_ ? shared_->forward(h, context) : Tensor();
   const Dispatched there = receive(std::move(sent), mesh);
   const auto gate_up = grouped_linear(there.rows, gate_up_);
-  const Tensor a = swiglu(gate_up[0], gate_up[1], there.rows.weights);
-  const Tensor y = bring_back(grouped_linear(there.rows.with(a), down_pack_)[0], there, mesh);
+  const auto inner = [gate_up, weights = there.rows.weights] {
+    return swiglu(gate_up[0], gate_up[1], weights);
+  };
+  const Tensor a = inner(), of_rows = grouped_linear(there.rows.with(a), down_pack_)[0];
+  if (config_.rebuilds) Tape::rebuild(a, inner);
+  const Tensor y = bring_back(of_rows, there, mesh);
   return shared_ ? add(y, of_shared) : y;
 }
 

@@ -24,6 +24,7 @@ struct MoeConfig {
   NormConfig norm = {};
   double init_std = 0.02, out_std = 0.02, dropout = 0;
   Dispatcher dispatcher = Dispatcher::all_to_all;
+  bool rebuilds = false;  // see MlpConfig
 };
 
 // x + sum of the top k experts' SwiGLU, weighted by their scores, + the shared expert, all of

@@ -75,18 +75,18 @@ Schedule schedule_of_step(ScheduleShape shape, std::int64_t together) {
   return schedule;
 }
 
-Pipeline::Pipeline(const PipelineOptions& options, Transformer& model, Gradients& gradients,
-                   Balance& balance, const Mesh& mesh)
-    : options_(options),
+Pipeline::Pipeline(ScheduleKind kind, Transformer& model, Gradients& gradients, Balance& balance,
+                   const Mesh& mesh)
+    : kind_(kind),
       model_(&model),
       balance_(&balance),
       mesh_(&mesh),
-      stage_(model.layers(), gradients, options.recomputes) {}
+      stage_(model.layers(), gradients) {}
 
 const Schedule& Pipeline::schedule_of(std::int64_t micro_batches) {
   if (micro_batches != micro_batches_) {
     schedule_ = schedule_of_step(
-        {options_.kind, mesh_->size(axes::pp), int(model_->stages().size()), int(micro_batches)},
+        {kind_, mesh_->size(axes::pp), int(model_->stages().size()), int(micro_batches)},
         balance_->steps_together());
     micro_batches_ = micro_batches;
   }
@@ -249,7 +249,7 @@ std::vector<Statistics> Pipeline::run(std::int64_t count, const PipelineHooks& h
 }
 
 Tensor Pipeline::evaluate(Context& context) {
-  const ScheduleShape shape{options_.kind, mesh_->size(axes::pp), int(model_->stages().size()), 1};
+  const ScheduleShape shape{kind_, mesh_->size(axes::pp), int(model_->stages().size()), 1};
   const int rank = mesh_->coordinate(axes::pp);
   StageLinks links(*mesh_, model_->hidden());
   Tensor x;

@@ -28,11 +28,6 @@ std::vector<LayerRange> stages_of_rank(const Mesh& mesh, ScheduleKind kind, int 
 // can't.
 Schedule schedule_of_step(ScheduleShape shape, std::int64_t together);
 
-struct PipelineOptions {
-  ScheduleKind kind = ScheduleKind::one_f_one_b;
-  bool recomputes = false;
-};
-
 // What a step asks its caller for.
 struct PipelineHooks {
   // Makes the context of this replica's n-th micro-batch of the step.
@@ -46,8 +41,8 @@ struct PipelineHooks {
 
 class Pipeline {
  public:
-  Pipeline(const PipelineOptions& options, Transformer& model, Gradients& gradients,
-           Balance& balance, const Mesh& mesh);
+  Pipeline(ScheduleKind kind, Transformer& model, Gradients& gradients, Balance& balance,
+           const Mesh& mesh);
 
   // Forward and backward of this replica's `count` micro-batches; each layer's gradients start
   // their reduction when they are complete. Statistics in the order of micro-batches. All ranks
@@ -63,7 +58,7 @@ class Pipeline {
   class Run;
   const Schedule& schedule_of(std::int64_t micro_batches);
 
-  PipelineOptions options_;
+  ScheduleKind kind_;
   Transformer* model_;
   Balance* balance_;
   const Mesh* mesh_;

@@ -15,9 +15,6 @@ bool wants_gradient(const Tensor& x) {
 
 }  // namespace
 
-Stage::Stage(Layers& layers, Gradients& gradients, bool recomputes)
-    : layers_(&layers), gradients_(&gradients), recomputes_(recomputes) {}
-
 Tensor Stage::forward(Flight& flight, LayerRange range, const Tensor& input) {
   flight.steps.resize(layers_->size());
   Tensor x = input;
@@ -26,20 +23,13 @@ Tensor Stage::forward(Flight& flight, LayerRange range, const Tensor& input) {
     Flight::Step& step = flight.steps[l];
     const Span span("layer", "forward of ", layer.name());
     enter(flight.context, "forward of " + layer.name());
-    gradients_->wait_for_values(l);
+    const Gradients::Use in_use = gradients_->use(l, l + 1 < range.end ? l + 1 : Gradients::none);
     // Where nothing before x is trained, its gradient is not asked for; what came from another
     // stage doesn't say.
     const bool is_from_elsewhere = l == range.begin && x;
     step.x = is_from_elsewhere || wants_gradient(x) ? step.tape.watch(x) : x;
     const Tape::Recording on(&step.tape);
-    if (recomputes_ && layer.recomputes()) {
-      const auto segment = [&layer, &flight](std::span<const Tensor> in) {
-        return std::vector<Tensor>{layer.forward(in[0], flight.context)};
-      };
-      step.y = recompute(segment, {step.x})[0];
-    } else {
-      step.y = layer.forward(step.x, flight.context);
-    }
+    step.y = layer.forward(step.x, flight.context);
     x = step.y;
   }
   return x;
@@ -50,6 +40,7 @@ Tensor Stage::backward(Flight& flight, LayerRange range, Tensor dy, Weights weig
     Flight::Step& step = flight.steps[l];
     const Span span("layer", "backward of ", (*layers_)[l]->name());
     enter(flight.context, "backward of " + (*layers_)[l]->name());
+    const Gradients::Use in_use = gradients_->use(l, l > range.begin ? l - 1 : Gradients::none);
     std::vector<Tape::Work>* later = weights == Weights::later ? &step.weight_work : nullptr;
     if (dy && wants_gradient(step.y)) {
       const Tensor ys[] = {step.y}, dys[] = {dy};
@@ -59,7 +50,7 @@ Tensor Stage::backward(Flight& flight, LayerRange range, Tensor dy, Weights weig
     }
     dy = wants_gradient(step.x) ? step.tape.gradient(step.x) : Tensor();
     step = {.tape = {}, .x = {}, .y = {}, .weight_work = std::move(step.weight_work)};
-    if (weights == Weights::last) gradients_->start(l);
+    if (weights != Weights::later) gradients_->start(l, weights == Weights::last);
   }
   return dy;
 }
@@ -69,7 +60,7 @@ void Stage::weight_gradients(Flight& flight, LayerRange range, bool is_last) {
     const Span span("layer", "weight gradients of ", (*layers_)[l]->name());
     enter(flight.context, "weight gradients of " + (*layers_)[l]->name());
     for (const Tape::Work& work : std::exchange(flight.steps[l].weight_work, {})) work();
-    if (is_last) gradients_->start(l);
+    gradients_->start(l, is_last);
   }
 }
 
@@ -79,7 +70,7 @@ Tensor Stage::evaluate(Context& context, LayerRange range, Tensor x) {
     Layer& layer = *(*layers_)[l];
     const Span span("layer", "evaluation in ", layer.name());
     enter(context, "evaluation in " + layer.name());
-    gradients_->wait_for_values(l);
+    const Gradients::Use in_use = gradients_->use(l, l + 1 < range.end ? l + 1 : Gradients::none);
     x = layer.forward(x, context);
   }
   return x;

@@ -26,7 +26,7 @@ struct Flight {
 class Stage {
  public:
   // Gradients are reduced through `gradients`, whose layer i is layers[i].
-  Stage(Layers& layers, Gradients& gradients, bool recomputes);
+  Stage(Layers& layers, Gradients& gradients) : layers_(&layers), gradients_(&gradients) {}
 
   // Of an input that comes from elsewhere a gradient will be asked for. Saves what backward needs
   // in flight.steps. Gives what the range's last layer gave: nothing, where it makes a loss.
@@ -47,7 +47,6 @@ class Stage {
  private:
   Layers* layers_;
   Gradients* gradients_;
-  bool recomputes_;
 };
 
 }  // namespace pf

@@ -86,7 +86,6 @@ class Embedding : public Layer {
                       Role::embedding});
   }
   std::string name() const override { return "embedding"; }
-  bool recomputes() const override { return false; }
   Tensor forward(const Tensor&, Context& context) override {
     Tensor x = leave(embedding(of_stage(context.batch.ids), w_, context.type), context);
     if (!positions_) return x;
@@ -110,24 +109,31 @@ class TransformerLayer : public Layer {
  public:
   TransformerLayer(const config::Model& c, int layer, const ModelOptions& options, const Mesh& mesh,
                    const Tensor* rope)
-      : name_("layers." + std::to_string(layer)) {
+      : name_("layers." + std::to_string(layer)), recompute_(options.recompute.of(layer)) {
     if (c.has_mla())
-      latent_.emplace(name_, layer, latent(c, layer, options.cp_method), mesh, rope);
+      latent_.emplace(name_, layer, latent(c, layer, options), mesh, rope);
     else
-      attention_.emplace(name_, layer, attention(c, layer, options.cp_method), mesh, rope);
+      attention_.emplace(name_, layer, attention(c, layer, options), mesh, rope);
     if (is_moe_layer(c, layer))
-      moe_.emplace(name_, layer, moe(c, options.dispatcher), mesh);
+      moe_.emplace(name_, layer, moe(c, layer, options), mesh);
     else
-      mlp_.emplace(name_, layer, mlp(c), mesh);
+      mlp_.emplace(name_, layer, mlp(c, layer, options), mesh);
   }
   std::string name() const override { return name_; }
   Tensor forward(const Tensor& x, Context& context) override {
-    const Tensor y = attention_ ? attention_->forward(x, context) : latent_->forward(x, context);
-    return moe_ ? moe_->forward(y, context) : mlp_->forward(y, context);
+    if (recompute_ != Recompute::full) return forward_once(x, context);
+    const auto segment = [this, &context](std::span<const Tensor> in) {
+      return std::vector<Tensor>{forward_once(in[0], context)};
+    };
+    return recompute(segment, {x})[0];
   }
   Moe* moe() { return moe_ ? &*moe_ : nullptr; }
 
  private:
+  Tensor forward_once(const Tensor& x, Context& context) {
+    const Tensor y = attention_ ? attention_->forward(x, context) : latent_->forward(x, context);
+    return moe_ ? moe_->forward(y, context) : mlp_->forward(y, context);
+  }
   void visit_parts(const Visitor& visitor) override {
     if (attention_) attention_->visit(visitor);
     if (latent_) latent_->visit(visitor);
@@ -135,7 +141,10 @@ class TransformerLayer : public Layer {
     if (moe_) moe_->visit(visitor);
   }
 
-  static AttentionConfig attention(const config::Model& c, int layer, CpMethod cp_method) {
+  static bool rebuilds(int layer, const ModelOptions& options) {
+    return options.recompute.of(layer) == Recompute::selective;
+  }
+  static AttentionConfig attention(const config::Model& c, int layer, const ModelOptions& options) {
     return {.hidden = c.hidden(),
             .heads = c.heads(),
             .kv_heads = c.kv_heads(),
@@ -146,12 +155,14 @@ class TransformerLayer : public Layer {
             .dropout = c.dropout(),
             .score_factor = score_factor(c),
             .window = window_of(c, layer),
-            .cp_method = cp_method,
+            .cp_method = options.cp_method,
             .has_qkv_bias = c.qkv_bias(),
             .has_out_bias = c.out_bias(),
-            .has_qk_norm = c.qk_norm()};
+            .has_qk_norm = c.qk_norm(),
+            .rebuilds = rebuilds(layer, options)};
   }
-  static LatentAttentionConfig latent(const config::Model& c, int layer, CpMethod cp_method) {
+  static LatentAttentionConfig latent(const config::Model& c, int layer,
+                                      const ModelOptions& options) {
     const config::Mla& m = c.mla();
     return {.hidden = c.hidden(),
             .heads = c.heads(),
@@ -166,9 +177,10 @@ class TransformerLayer : public Layer {
             .dropout = c.dropout(),
             .score_factor = score_factor(c),
             .window = window_of(c, layer),
-            .cp_method = cp_method};
+            .cp_method = options.cp_method,
+            .rebuilds = rebuilds(layer, options)};
   }
-  static MlpConfig mlp(const config::Model& c) {
+  static MlpConfig mlp(const config::Model& c, int layer, const ModelOptions& options) {
     return {.hidden = c.hidden(),
             .ffn = c.ffn(),
             .norm = norm_of(c),
@@ -176,9 +188,10 @@ class TransformerLayer : public Layer {
             .out_std = out_std(c),
             .dropout = c.dropout(),
             .activation = activation_of(c),
-            .has_bias = c.mlp_bias()};
+            .has_bias = c.mlp_bias(),
+            .rebuilds = rebuilds(layer, options)};
   }
-  static MoeConfig moe(const config::Model& c, Dispatcher dispatcher) {
+  static MoeConfig moe(const config::Model& c, int layer, const ModelOptions& options) {
     const config::Moe& m = c.moe();
     const bool is_forced = m.router() == config::Moe::forced;
     return {.hidden = c.hidden(),
@@ -203,10 +216,12 @@ class TransformerLayer : public Layer {
             .init_std = c.init_std(),
             .out_std = out_std(c),
             .dropout = c.dropout(),
-            .dispatcher = dispatcher};
+            .dispatcher = options.dispatcher,
+            .rebuilds = rebuilds(layer, options)};
   }
 
   std::string name_;
+  Recompute::Kind recompute_;
   std::optional<Attention> attention_;
   std::optional<LatentAttention> latent_;
   std::optional<Mlp> mlp_;
@@ -233,7 +248,6 @@ class Head : public Layer {
     pack_.emplace("head", std::vector<Parameter*>{w_});
   }
   std::string name() const override { return "head"; }
-  bool recomputes() const override { return false; }  // but its chunks
 
   Tensor forward(const Tensor& x, Context& context) override {
     const Tensor h = enter(norm_.forward(x), context);
@@ -358,18 +372,29 @@ void Transformer::merge_adapters() {
 }
 
 void Transformer::initialise(std::uint64_t seed) {
-  visit({.parameter = [&](Parameter& w) {
+  for (std::size_t layer = 0; layer < layers_.size(); ++layer) initialise(seed, layer);
+}
+
+void Transformer::initialise(std::uint64_t seed, std::size_t layer) {
+  layers_[layer]->visit({.parameter = [&](Parameter& w) {
     w.initialise(mesh_->device(), type_, seed, stream_of(w.name()));
   }});
 }
 
-std::vector<std::vector<Parameter*>> trained_parameters(Transformer& model) {
-  std::vector<std::vector<Parameter*>> layers;
+std::vector<LayerWeights> trained_parameters(Transformer& model) {
+  std::vector<LayerWeights> layers;
   for (const auto& layer : model.layers()) {
-    layers.emplace_back();
-    layer->visit({.parameter = [&](Parameter& w) {
-      if (w.is_trainable()) layers.back().push_back(&w);
-    }});
+    LayerWeights& weights = layers.emplace_back();
+    const auto add = [&](Parameter* w) {
+      if (w->is_trainable() && std::ranges::find(weights.parameters, w) == weights.parameters.end())
+        weights.parameters.push_back(w);
+    };
+    layer->visit({.parameter = [&](Parameter& w) { add(&w); },
+                  .pack =
+                      [&](Pack& pack) {
+                        weights.packs.push_back(&pack);
+                        for (Parameter* w : pack.sources()) add(w);
+                      }});
   }
   return layers;
 }

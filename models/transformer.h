@@ -7,8 +7,23 @@
 #include "models/mlp.h"
 #include "models/model.pb.h"
 #include "models/moe.h"
+#include "parallel/gradients.h"
 
 namespace pf {
+
+// What backward makes again instead of keeping it from forward.
+struct Recompute {
+  enum Kind : std::uint8_t {
+    none,
+    selective,  // what takes little work: activations before a last product, placed queries and
+                // keys
+    full,       // all but the input of a layer
+  };
+  Kind kind = none;
+  std::int64_t layers = 0;  // so many of the model's first ones; 0: all
+
+  Kind of(std::int64_t layer) const { return layers == 0 || layer < layers ? kind : none; }
+};
 
 // What a model is made with beside its configuration.
 struct ModelOptions {
@@ -17,6 +32,7 @@ struct ModelOptions {
   DType type = DType::f32;         // of activations
   CpMethod cp_method = CpMethod::all_gather;
   Dispatcher dispatcher = Dispatcher::all_to_all;
+  Recompute recompute = {};  // not of the embedding and the head
   // Of all layers, embedding and head included: the ranges that this rank holds, in order; empty:
   // all.
   std::vector<LayerRange> stages = {};
@@ -45,8 +61,9 @@ class Transformer {
   void visit(const Visitor& visitor);
   // Adapted matrices become what products make of them: see Parameter::merge().
   void merge_adapters();
-  // From global indices: the same weights under every layout.
+  // From global indices: the same weights under every layout. All layers, or one of layers().
   void initialise(std::uint64_t seed);
+  void initialise(std::uint64_t seed, std::size_t layer);
   // After a step, with the choices of the global batch by the whole model's MoE layers: see
   // Moe::update_bias().
   void update_biases(const std::vector<std::vector<double>>& expert_counts);
@@ -70,8 +87,8 @@ inline std::int64_t layers_of(const config::Model& config) {
 // With kv_heads = heads and head_dim = hidden / heads where they are not given.
 config::Model with_heads(config::Model config);
 
-// Those that gradients change, by layer.
-std::vector<std::vector<Parameter*>> trained_parameters(Transformer& model);
+// Those that gradients change, by layer; a tied embedding is also the head's.
+std::vector<LayerWeights> trained_parameters(Transformer& model);
 
 // Of the whole model, whatever the layout.
 struct ModelSize {

@@ -131,6 +131,7 @@ ModelOptions options_of(const Recipe& recipe, std::int64_t length, const Mesh& m
           recipe.type,
           recipe.cp_method,
           recipe.dispatcher,
+          recipe.recompute,
           stages_of_rank(mesh, recipe.schedule, recipe.chunks,
                          divide_layers(layers_of(recipe.model), parts, recipe.stage_layers))};
 }
@@ -143,19 +144,20 @@ SmallModel::SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64_t leng
       transformer_(recipe.model, options_of(recipe, length, mesh), mesh),
       balance_(mesh, recipe.group) {
   adapt(transformer_, recipe.adapted);
-  transformer_.initialise(recipe.seed);
-  if (recipe.adapted.b_std > 0) scatter_b();
   transformer_.visit({.parameter = [&](Parameter& w) {
     if (std::ranges::find(recipe.frozen, w.name()) != recipe.frozen.end()) w.freeze();
   }});
-  gradients_.emplace(mesh, trained_parameters(transformer_), recipe.sharing);
-  pipeline_.emplace(PipelineOptions{recipe.schedule, recipe.recomputes}, transformer_, *gradients_,
-                    balance_, mesh);
+  gradients_.emplace(mesh, trained_parameters(transformer_), recipe.sharing,
+                     [&](std::size_t layer) {
+                       transformer_.initialise(recipe.seed, layer);
+                       if (recipe.adapted.b_std > 0) scatter_b(*transformer_.layers()[layer]);
+                     });
+  pipeline_.emplace(recipe.schedule, transformer_, *gradients_, balance_, mesh);
 }
 
 // Random numbers, another stream for each, whichever stage holds it.
-void SmallModel::scatter_b() {
-  transformer_.visit({.parameter = [&](Parameter& w) {
+void SmallModel::scatter_b(Layer& layer) {
+  layer.visit({.parameter = [&](Parameter& w) {
     if (!w.name().ends_with(".lora.b")) return;
     const std::span<const std::int64_t> begin(w.block().begin);
     std::uint32_t stream = 7;
@@ -220,11 +222,11 @@ std::vector<Statistics> SmallModel::run_micro_batches(const Samples& samples, st
 Tensor SmallModel::summed_gradient(Parameter& w) const {
   if (recipe_.sharing.ranks == 1) return w.gradient();
   const auto [copies, label] = copies_of(w);
-  const Tensor block = Tensor::empty(w.shape(), w.value().dtype(), w.value().device(), label);
+  const Tensor block = Tensor::empty(w.shape(), w.type(), mesh_->device(), label);
   backend(block).fill(block, -std::numeric_limits<double>::infinity());
   const auto set_own = [&](const Tensor& x) {
     for (const Part& part : gradients_->parts())
-      if (part.parameter == &w) backend(x).copy(part.of(x), part.of(w.gradient()));
+      if (part.parameter == &w) backend(x).copy(part.of(x), part.gradient());
   };
   set_own(block);
   Tensor all = all_max(block, *mesh_, copies);
@@ -252,8 +254,8 @@ StepOutcome SmallModel::step(const Samples& samples, std::int64_t step) {
 
 void SmallModel::descend(double lr) {
   for (const Part& part : gradients_->parts()) {
-    const Tensor w = part.of(part.parameter->value()), change = Tensor::like(w);
-    backend(w).scale(change, part.of(part.parameter->gradient()), -lr);
+    const Tensor w = part.value(), change = Tensor::like(w);
+    backend(w).scale(change, part.gradient(), -lr);
     const Tensor terms[] = {w, change};
     backend(w).add(w, terms);
     part.parameter->changed();
@@ -280,7 +282,7 @@ std::map<std::string, Numbers> SmallModel::collect(const std::function<Tensor(Pa
                                                    bool is_cut) {
   std::map<std::string, Numbers> own;
   std::set<std::string> copies;  // of what the first stage gives
-  transformer_.visit({.parameter = [&](Parameter& w) {
+  const auto add = [&](Parameter& w) {
     const Tensor x = of(w);
     if (!x) return;
     own[w.name()] = whole(x, w, *mesh_);
@@ -291,7 +293,11 @@ std::map<std::string, Numbers> SmallModel::collect(const std::function<Tensor(Pa
       std::ranges::replace(values, elsewhere, 0);
     else if (mesh_->coordinate({Axis::ends}) > 0)
       copies.insert(w.name());
-  }});
+  };
+  for (std::size_t l = 0; l < transformer_.layers().size(); ++l) {
+    const Gradients::Use in_use = gradients_->use(l, Gradients::none);
+    transformer_.layers()[l]->visit({.parameter = add});
+  }
   if (mesh_->size(axes::pp) == 1) return own;
 
   std::map<std::string, std::int64_t> begins;

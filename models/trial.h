@@ -57,7 +57,7 @@ struct Recipe {
   std::int64_t head_chunk = 1024;
   CpMethod cp_method = CpMethod::all_gather;
   Dispatcher dispatcher = Dispatcher::all_to_all;
-  bool recomputes = false;
+  Recompute recompute = {};
   ScheduleKind schedule = ScheduleKind::one_f_one_b;
   int chunks = 1;                               // stages on each rank
   std::vector<std::int64_t> stage_layers = {};  // see divide_layers()
@@ -96,7 +96,7 @@ class SmallModel {
   const std::vector<std::string>& outputs() const { return outputs_; }
 
  private:
-  void scatter_b();
+  void scatter_b(Layer& layer);
   Batch batch_of(const Samples& samples, std::int64_t first, std::int64_t step) const;
   void prepare(Context& context, const Samples& samples, std::int64_t micro_batch,
                std::int64_t step);

@@ -7,15 +7,15 @@
 namespace pf {
 namespace {
 
-// A part of x; whole ones keep their shape, by which packs are rebuilt.
-Tensor view(const Part& part, const Tensor& x) {
-  return part.is_whole() ? x : part.of(x);
+// Of a part; whole ones have their shape, by which packs are rebuilt.
+Tensor shaped(const Part& part, const Tensor& x) {
+  return part.is_whole() ? x.reshaped(part.parameter->shape()) : x;
 }
 
 }  // namespace
 
 AdamW::AdamW(const config::Optimizer& c, const std::vector<Part>& parts, const Visit& visit)
-    : beta1_(c.beta1()), beta2_(c.beta2()), eps_(c.eps()) {
+    : beta1_(c.beta1()), beta2_(c.beta2()), eps_(c.eps()), store_(c.offload()) {
   std::map<const Parameter*, Part> left;
   for (const Part& part : parts) left[part.parameter] = part;
   visit({.pack = [&](Pack& pack) {
@@ -36,10 +36,9 @@ AdamW::AdamW(const config::Optimizer& c, const std::vector<Part>& parts, const V
 void AdamW::add(Pack* pack, const std::vector<Part>& parts, double decay) {
   Group group{pack, decay, parts, {}, {}};
   for (const Part& part : parts) {
-    const Tensor value = view(part, part.parameter->value());
+    const Tensor value = shaped(part, part.value());
     for (auto* moments : {&group.first, &group.second})
-      moments->push_back(
-          Tensor::zeros(value.shape(), value.dtype(), value.device(), value.label()));
+      moments->push_back(store_.zeros(value.shape(), value.dtype(), value.device(), value.label()));
   }
   groups_.push_back(std::move(group));
 }
@@ -54,16 +53,19 @@ void AdamW::step(double lr, double gradient_scale) {
     std::vector<AdamWTensor> tensors;
     for (std::size_t i = 0; i < group.parts.size(); ++i) {
       const Part& part = group.parts[i];
-      Parameter& w = *part.parameter;
-      tensors.push_back(
-          {view(part, w.value()), group.first[i], group.second[i], view(part, w.gradient())});
-      w.changed();
+      tensors.push_back({shaped(part, part.value()), group.first[i].load(), group.second[i].load(),
+                         shaped(part, part.gradient())});
+      part.parameter->changed();
     }
     Device& device = tensors[0].value.device();
     Packed* packed = group.pack != nullptr ? group.pack->copies() : nullptr;
     const auto bytes = std::int64_t(device.backend().adamw_workspace(tensors, packed));
     device.backend().adamw(tensors, step, packed, Tensor::empty({bytes}, DType::u8, device));
     if (packed != nullptr) group.pack->rebuilt();
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      group.first[i].save(tensors[i].first);
+      group.second[i].save(tensors[i].second);
+    }
   }
 }
 

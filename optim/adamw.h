@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "optim/optimizer.h"
+#include "optim/state_store.h"
 
 namespace pf {
 
@@ -24,13 +25,14 @@ class AdamW : public Optimizer {
     Pack* pack = nullptr;
     double decay = 0;
     std::vector<Part> parts;
-    std::vector<Tensor> first, second;
+    std::vector<StoredState> first, second;
   };
 
   void add(Pack* pack, const std::vector<Part>& parts, double decay);
 
   double beta1_, beta2_, eps_;
   std::int64_t steps_ = 0;
+  StateStore store_;
   std::vector<Group> groups_;
 };
 

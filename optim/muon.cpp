@@ -110,6 +110,7 @@ Muon::Muon(const config::Optimizer& config, const Mesh& mesh, const std::vector<
     : mesh_(&mesh),
       momentum_(config.momentum()),
       nesterov_(config.nesterov()),
+      store_(config.offload()),
       rest_(
           config,
           [&] {
@@ -125,8 +126,8 @@ Muon::Muon(const config::Optimizer& config, const Mesh& mesh, const std::vector<
     const std::int64_t size = w.shape()[-2] * w.shape()[-1];
     require(part.begin % size == 0 && part.size() % size == 0, "muon: elements ", part.begin,
             " to ", part.end, " of ", w.name(), " ", w.shape(), " are no whole matrices");
-    owned_.push_back({part, decay_of(w, config),
-                      Tensor::zeros({part.size()}, w.value().dtype(), w.value().device())});
+    owned_.push_back(
+        {part, decay_of(w, config), store_.zeros({part.size()}, w.type(), part.value().device())});
   }
 }
 
@@ -134,9 +135,11 @@ void Muon::step(double lr, double gradient_scale) {
   for (const Owned& owned : owned_) {
     Parameter& w = *owned.part.parameter;
     const std::int64_t rows = w.shape()[-2], columns = w.shape()[-1];
-    const Tensor u = with_momentum(owned.velocity, owned.part.of(w.gradient()), gradient_scale,
-                                   momentum_, nesterov_);
-    const Tensor value = owned.part.of(w.value());
+    const Tensor velocity = owned.velocity.load();
+    const Tensor u =
+        with_momentum(velocity, owned.part.gradient(), gradient_scale, momentum_, nesterov_);
+    owned.velocity.save(velocity);
+    const Tensor value = owned.part.value();
     for (std::int64_t begin = 0; begin < u.size(); begin += rows * columns) {
       const auto matrix = [&](const Tensor& x) {
         return x.rows(begin, begin + rows * columns).reshaped({rows, columns});

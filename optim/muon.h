@@ -26,7 +26,7 @@ class Muon : public Optimizer {
   struct Owned {
     Part part;  // whole matrices, as this rank holds them
     double decay = 0;
-    Tensor velocity;  // [elements of the part]
+    StoredState velocity;  // [elements of the part]
   };
 
   void change_matrix(const Parameter& w, const Tensor& value, const Tensor& u, double keep,
@@ -35,6 +35,7 @@ class Muon : public Optimizer {
   const Mesh* mesh_;
   double momentum_;
   bool nesterov_;
+  StateStore store_;
   std::vector<Owned> owned_;
   AdamW rest_;
 };

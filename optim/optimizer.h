@@ -24,8 +24,9 @@ class Optimizer {
 
 using Visit = std::function<void(const Visitor&)>;
 
-// The optimizer of config.kind for `parts`, those of Gradients; `visit` shows the packs that may be
-// made of them. Mesh and parameters must outlive it.
+// The optimizer of config.kind for `parts`, those of Gradients, which are valid as long as it is;
+// with offload, its states are in memory a pack's or a parameter's at a time. `visit` shows the
+// packs that may be made of them. Mesh and parameters must outlive it.
 std::unique_ptr<Optimizer> make_optimizer(const config::Optimizer& config, const Mesh& mesh,
                                           const std::vector<Part>& parts, const Visit& visit);
 

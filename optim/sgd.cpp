@@ -29,11 +29,11 @@ void change(const Tensor& w, double keep, const Tensor& u, double factor) {
 }
 
 Sgd::Sgd(const config::Optimizer& c, const std::vector<Part>& parts)
-    : momentum_(c.momentum()), nesterov_(c.nesterov()) {
+    : momentum_(c.momentum()), nesterov_(c.nesterov()), store_(c.offload()) {
   for (const Part& part : parts) {
-    const Tensor& value = part.parameter->value();
-    const Tensor velocity =
-        momentum_ > 0 ? Tensor::zeros({part.size()}, value.dtype(), value.device()) : Tensor();
+    const Tensor value = part.value();
+    const StoredState velocity =
+        momentum_ > 0 ? store_.zeros({part.size()}, value.dtype(), value.device()) : StoredState();
     owned_.push_back({part, decay_of(*part.parameter, c), velocity});
   }
 }
@@ -42,9 +42,11 @@ void Sgd::step(double lr, double gradient_scale) {
   ++steps_;
   for (const Owned& owned : owned_) {
     Parameter& w = *owned.part.parameter;
-    const Tensor u = with_momentum(owned.velocity, owned.part.of(w.gradient()), gradient_scale,
-                                   momentum_, nesterov_);
-    change(owned.part.of(w.value()), 1 - lr * owned.decay, u, -lr);
+    const Tensor velocity = owned.velocity.load();
+    const Tensor u =
+        with_momentum(velocity, owned.part.gradient(), gradient_scale, momentum_, nesterov_);
+    owned.velocity.save(velocity);
+    change(owned.part.value(), 1 - lr * owned.decay, u, -lr);
     w.changed();
   }
 }

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "optim/optimizer.h"
+#include "optim/state_store.h"
 
 namespace pf {
 
@@ -20,12 +21,13 @@ class Sgd : public Optimizer {
   struct Owned {
     Part part;
     double decay = 0;
-    Tensor velocity;  // [elements of the part]; empty without momentum
+    StoredState velocity;  // [elements of the part]; empty without momentum
   };
 
   double momentum_;
   bool nesterov_;
   std::int64_t steps_ = 0;
+  StateStore store_;
   std::vector<Owned> owned_;
 };
 

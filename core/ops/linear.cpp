@@ -52,49 +52,54 @@ Tensor side_by_side(std::span<const Tensor> dys, std::int64_t outputs) {
   return whole;
 }
 
+// What the product of a weight gradient reads of a weight: no values.
+Packed outline(const Tensor& x, std::int64_t outputs, const Counts& counts) {
+  return {std::int64_t(counts.size()), x.columns(), outputs, x.dtype(), {}, {}, {}};
+}
+
 // dw (+)= dy' x for the parts that are trained: a product for each run of neighbours.
 void add_gradients_of_parts(const Tensor& x, const Tensor& dy, const Pack& w,
                             const Counts& counts) {
-  const Packed none{std::int64_t(counts.size()), x.columns(), 0, x.dtype(), {}, {}, {}};
-  Packed run = none;
   std::vector<GradientTarget> targets;
-  std::int64_t column = 0;
+  std::int64_t begin = 0, column = 0;  // of the run, and its end
   const auto end_run = [&] {
+    const Packed run = outline(x, column - begin, counts);
     if (!targets.empty())
-      backend(x).product_weight_gradient(targets, dy.columns(column - run.outputs, column), x, run,
-                                         counts, workspace(x, run));
+      backend(x).product_weight_gradient(targets, dy.columns(begin, column), x, run, counts,
+                                         workspace(x, run));
     targets.clear();
-    run = none;
   };
   for (Parameter* part : w.parts()) {
-    const std::int64_t outputs = part->shape()[-2];
     if (part->is_trainable()) {
+      if (targets.empty()) begin = column;
       targets.push_back(part->gradient_target());
-      run.parts.push_back(part->value());
-      run.outputs += outputs;
     } else {
       end_run();
     }
-    column += outputs;
+    column += part->shape()[-2];
   }
   end_run();
 }
 
 // With u = scale x A' and t = scale dy B, which are as narrow as the rank: dB (+)= dy' u and
-// dA (+)= t' x. The A of all parts are one product.
-void add_gradients_of_adapters(const Tensor& x, const Tensor& dy, const Pack& w,
-                               const Counts& counts) {
+// dA (+)= t' x. The A of all parts are one product. A and B are read here, not by the work.
+Tape::Work work_of_adapters(const Tensor& x, const Tensor& dy, const Pack& w,
+                            const Counts& counts) {
   Backend& on = backend(x);
   std::vector<Parameter*> all_a;
   for (const Parameter* part : w.parts())
     if (part->adapter() != nullptr) all_a.push_back(&part->adapter()->a);
-  if (all_a.empty()) return;
+  if (all_a.empty()) return [] {};
   Pack down(w.name() + ".lora.a", all_a);
   const Packed& a = down.packed(x.dtype());
   const Tensor all_u = Tensor::empty({x.rows(), a.outputs}, x.dtype(), x.device());
   const Tensor all_t = Tensor::like(all_u);
   on.product(all_u, x, a, counts, workspace(x, a));
-  std::vector<GradientTarget> targets;
+  struct OfB {
+    Adapter* adapter;
+    Tensor dy, u;
+  };
+  std::vector<OfB> factors;
   std::int64_t column = 0, narrow_column = 0;
   for (const Parameter* part : w.parts()) {
     const std::int64_t end = column + part->shape()[-2];
@@ -109,17 +114,32 @@ void add_gradients_of_adapters(const Tensor& x, const Tensor& dy, const Pack& w,
     on.scale(u, u, adapter.scale);
     on.product_input_gradient(t, dy_of, b, counts, workspace(x, b));
     on.scale(t, t, adapter.scale);
-    const GradientTarget of_b[] = {adapter.b.gradient_target()};
-    on.product_weight_gradient(of_b, dy_of, u, b, counts, workspace(x, b));
-    targets.push_back(adapter.a.gradient_target());
+    factors.push_back({&adapter, dy_of, u});
   }
-  on.product_weight_gradient(targets, all_t, x, a, counts, workspace(x, a));
+  return [x, all_t, factors, counts] {
+    std::vector<GradientTarget> of_a;
+    for (const OfB& factor : factors) {
+      const GradientTarget of_b[] = {factor.adapter->b.gradient_target()};
+      const Packed b = outline(factor.u, factor.dy.columns(), counts);
+      backend(x).product_weight_gradient(of_b, factor.dy, factor.u, b, counts, workspace(x, b));
+      of_a.push_back(factor.adapter->a.gradient_target());
+    }
+    const Packed all = outline(x, all_t.columns(), counts);
+    backend(x).product_weight_gradient(of_a, all_t, x, all, counts, workspace(x, all));
+  };
+}
+
+Tape::Work weight_work(const Tensor& x, const Tensor& dy, Pack& w, const Counts& counts) {
+  return [x, dy, &w, counts, of_adapters = work_of_adapters(x, dy, w, counts)] {
+    add_gradients_of_parts(x, dy, w, counts);
+    of_adapters();
+  };
 }
 
 std::vector<Tensor> product(const char* op, const Tensor& x, Pack& w, const Counts& counts) {
-  const Tensor& value = w.parts()[0]->value();
-  require(is_floating(x.dtype()) && value.dtype() == accumulation(x.dtype()), op, ": x is ",
-          x.text(), ", ", w.parts()[0]->name(), " is ", value.text());
+  const Parameter& first = *w.parts()[0];
+  require(is_floating(x.dtype()) && first.type() == accumulation(x.dtype()), op, ": x is ",
+          x.text(), ", ", first.name(), " is ", name(first.type()), ' ', first.shape());
   const BorrowedPack weight = borrow(w, x.dtype());
   const Packed& packed = weight.packed;
   require(x.shape().dims() == 2 && x.columns() == packed.inputs, op, ": x is ", x.text(),
@@ -139,8 +159,7 @@ std::vector<Tensor> product(const char* op, const Tensor& x, Pack& w, const Coun
       [x, &w, counts, is_wanted = x.slot().index >= 0](std::span<const Tensor> dys) {
         const Packed& now = borrow(w, x.dtype()).packed;
         const Tensor dy = side_by_side(dys, now.outputs);
-        if (w.is_trainable())
-          Tape::weight_work([x, dy, &w, counts] { add_weight_gradients(x, dy, w, counts); });
+        if (w.is_trainable()) Tape::weight_work(weight_work(x, dy, w, counts));
         if (!is_wanted) return std::vector<Tensor>(1);
         const Tensor dx = Tensor::gradient_like(x);
         backend(x).product_input_gradient(dx, dy, now, counts, workspace(x, now));
@@ -156,8 +175,7 @@ std::vector<Tensor> linear(const Tensor& x, Pack& w) {
 
 void add_weight_gradients(const Tensor& x, const Tensor& dy, Pack& w,
                           const std::vector<std::int64_t>& counts) {
-  add_gradients_of_parts(x, dy, w, counts);
-  add_gradients_of_adapters(x, dy, w, counts);
+  weight_work(x, dy, w, counts)();
 }
 
 Tensor add_bias(const Tensor& x, Parameter& b) {

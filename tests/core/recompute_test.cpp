@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/error.h"
 #include "core/ops/attention.h"
 #include "core/ops/elementwise.h"
 #include "core/ops/linear.h"
@@ -218,6 +219,50 @@ TEST(Recompute, ChecksSpreadsInItsFirstRun) {
         recompute([&](std::span<const Tensor> xs) { return Tensors{rms_norm(xs[0], *w)}; }, {x});
       },
       {"rms_norm", "invariant on share"});
+}
+
+// y = w2 (2 x), where 2 x is dropped between forward and backward.
+TEST(Rebuild, GivesMemoryBackUntilBackwardReadsIt) {
+  Device device(make_cpu_backend(1));
+  const Weight w = make_weight("w", {3, 4}, device);
+  Pack pack("w", {w.get()});
+  const auto gradients = [&](bool rebuilds) {
+    const Tensor x = random_tensor({5, 4}, DType::f64, device, 1);
+    int runs = 0;
+    Tape tape;
+    const Tensor in = tape.watch(x);
+    Tensor y;
+    {
+      const Tape::Recording on(&tape);
+      const auto inner = [&runs, in] {
+        ++runs;
+        return scale(in, 2);
+      };
+      const Tensor a = inner();
+      y = linear(a, pack)[0];
+      const std::size_t live = device.memory().live;
+      if (rebuilds) {
+        Tape::rebuild(a, inner);
+        EXPECT_EQ(device.memory().live, live - 5 * 4 * sizeof(double));
+        EXPECT_THROW(a.to_vector<double>(), Error);
+        EXPECT_THROW(Tape::rebuild(a, inner), Error);
+        EXPECT_THROW(Tape::rebuild(y.columns(0, 2), inner), Error);
+      }
+    }
+    const Tensor ys[] = {y}, dys[] = {random_tensor({5, 3}, DType::f64, device, 2)};
+    w->clear_gradient();
+    tape.backward(ys, dys);
+    EXPECT_EQ(runs, rebuilds ? 2 : 1);
+    return std::pair(elements(tape.gradient(in)), elements(w->gradient()));
+  };
+  EXPECT_EQ(gradients(true), gradients(false));
+}
+
+TEST(Rebuild, NeedsATapeThatSaves) {
+  Device device(make_cpu_backend(1));
+  const Tensor x = random_tensor({5}, DType::f64, device, 1);
+  Tape::rebuild(x, [] { return Tensor(); });
+  EXPECT_EQ(x.to_vector<double>().size(), 5u);
 }
 
 }  // namespace

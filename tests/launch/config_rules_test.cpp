@@ -300,8 +300,19 @@ TEST(ConfigRules, ReplicasThatShareAStateDivideDp) {
   EXPECT_EQ(told({two + "3}"}),
             "parallel.zero_shard: found 3, wanted a divisor of dp=4; nearest: 2 or 4");
   EXPECT_EQ(error_of(small_run, {two + "2}"}), "no error");
+  EXPECT_EQ(error_of(small_run, {"parallel={ranks: 4, zero: 3, zero_shard: 2}"}), "no error");
   EXPECT_EQ(told({"parallel={ranks: 4, zero_shard: 2}"}),
             "parallel.zero_shard: found 2, but with parallel.zero=0 nothing is shared; use 0");
+}
+
+TEST(ConfigRules, RecomputedLayersAreSomeOfTheModels) {
+  EXPECT_EQ(told({"train.recompute_layers=1"}),
+            "train.recompute_layers: found 1, but with train.recompute=none nothing is computed "
+            "again; use 0");
+  EXPECT_EQ(told({"train.recompute=full", "train.recompute_layers=3"}),
+            "train.recompute_layers: found 3, wanted at most model.layers=2");
+  EXPECT_EQ(error_of(small_run, {"train.recompute=selective", "train.recompute_layers=2"}),
+            "no error");
 }
 
 // What is said, without its place.
@@ -369,9 +380,6 @@ TEST(ConfigRules, WhatIsNotThereYetIsSaidBeforeTraining) {
     const std::string error = error_of([&] { check_supported(config, places); });
     return error.starts_with(start) ? error.substr(start.size()) : error;
   };
-  EXPECT_EQ(said("parallel.zero", "2"),
-            "found 2, but sharing gradients or weights (ZeRO 2 and 3) is not in this version yet; "
-            "use 1");
   EXPECT_EQ(said("cluster.device", "cuda"),
             "found 'cuda', but training on it is not in this version yet; use cpu");
 }

@@ -53,7 +53,6 @@ TEST_F(ProveCommandLine, WrongInputIsSaidOnce) {
   EXPECT_TRUE(contains(message("$c/moe.yaml"), "found 1, wanted 2 to 64 ranks"));
   EXPECT_TRUE(
       contains(message("$c/moe.yaml --ranks 2 --precision f16"), "found 'f16', wanted f64"));
-  EXPECT_TRUE(contains(message("$c/moe.yaml --ranks 2 parallel.zero=3"), "ZeRO 2 and 3"));
   EXPECT_TRUE(contains(message("$c/moe.yaml --ranks 8 parallel.ep=4 parallel.etp=4"), "parallel."));
   EXPECT_TRUE(contains(message("none.yaml --random 3"), "none.yaml: cannot open"));
   EXPECT_TRUE(contains(message("$c/moe.yaml --random 3 --ranks 7 parallel.tp=7"), "none is legal"));

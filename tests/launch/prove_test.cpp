@@ -285,6 +285,13 @@ TEST(RandomProofs, CasesOfAFileKeepItsModelAndWhatOverridesGive) {
   EXPECT_EQ(cases.seen(0, 60), std::to_string(layouts.size()) + " different layouts");
 }
 
+TEST(RandomProofs, CasesOfAFileHaveAsManyRanksAsOverridesNeed) {
+  const std::string path = folder + "/configs/prove/moe.yaml";
+  for (const char* change : {"parallel.tp=8", "parallel.ep=8"})
+    for (std::int64_t number = 0; number < 10; ++number)
+      EXPECT_EQ(cases_of_file(path, {change}, 5).of(number).parallel().ranks(), 8) << change;
+}
+
 TEST(RandomProofs, AFileOfWhichNoLayoutIsLegalIsAnError) {
   const Cases cases =
       cases_of_file(folder + "/configs/prove/moe.yaml", {"parallel.ranks=7", "parallel.tp=7"}, 5);

@@ -79,10 +79,11 @@ TEST(DataParallel, DenseLayersEqualOneRank) {
 
 TEST(DataParallel, RecomputedAndDeferredEqualOneRank) {
   for (const Kind::Kind kind : {Kind::sequence, Kind::global, Kind::mixed}) {
-    for (const bool recomputes : {false, true}) {
+    for (const auto recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
       Recipe recipe = with_balance(kind, 4);
-      recipe.recomputes = recomputes;
-      recipe.schedule = recomputes ? ScheduleKind::one_f_one_b : ScheduleKind::zero_bubble_h1;
+      recipe.recompute = {recompute};
+      recipe.schedule =
+          recompute != Recompute::none ? ScheduleKind::one_f_one_b : ScheduleKind::zero_bubble_h1;
       expect_like_one_rank(recipe);
       recipe.schedule = ScheduleKind::zero_bubble_h1;
       expect_like_one_rank(recipe);
@@ -138,7 +139,7 @@ TEST(DataParallel, RecomputeAndDeferralGiveTheSameBits) {
     Recipe recipe = with_balance(kind, 3);
     recipe.type = DType::f32;
     const std::vector<StepOutcome> want = step(recipe, 3, samples);
-    recipe.recomputes = true;
+    recipe.recompute = {Recompute::full};
     EXPECT_EQ(step(recipe, 3, samples), want);
     recipe.schedule = ScheduleKind::zero_bubble_h1;
     EXPECT_EQ(step(recipe, 3, samples), want);
@@ -172,9 +173,9 @@ TEST(DataParallel, ExpertCountsAddUpToTheValidTokensChoices) {
 // Nothing is trained before the first layer, half of a pack, a router; also with recompute.
 TEST(DataParallel, TheGradientsOfTheOthersAreTheSameWithFrozenParameters) {
   const Samples samples = uneven_samples(count, length, 11);
-  for (const bool recomputes : {false, true}) {
+  for (const auto recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
     Recipe recipe = with_balance(Kind::mixed, 4);
-    recipe.recomputes = recomputes;
+    recipe.recompute = {recompute};
     const StepOutcome want = step(recipe, 1, samples)[0];
     recipe.frozen = {"embedding", "layers.0.attention.k", "layers.1.moe.experts.up",
                      "layers.1.moe.router"};

@@ -41,7 +41,7 @@ Result run(const config::Model& model, const std::vector<Sequences>& micro_batch
   Result result;
   in_ranks(1, [&](const Mesh& mesh) {
     SmallModel small({.model = model}, mesh, length);
-    Stage stage(small.transformer().layers(), small.gradients(), false);
+    Stage stage(small.transformer().layers(), small.gradients());
     Balance balance(mesh, 1);
     small.gradients().clear();
     for (std::size_t m = 0; m < micro_batches.size(); ++m) {
@@ -119,7 +119,7 @@ TEST(Documents, TargetsThatDoNotCountLeaveTheAuxiliaryLossesAsTheyAre) {
     const Packed packed;
     const auto statistics = [&](std::span<const std::uint8_t> counts) {
       SmallModel small({}, mesh, length);
-      Stage stage(small.transformer().layers(), small.gradients(), false);
+      Stage stage(small.transformer().layers(), small.gradients());
       Flight flight;
       flight.context.mesh = &mesh;
       flight.context.type = DType::f64;

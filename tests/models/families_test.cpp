@@ -152,10 +152,12 @@ TEST(Families, RecomputedAndDeferredWorkGivesTheSameBits) {
       };
       const StepOutcome want = step();
       EXPECT_TRUE(std::isfinite(want.sum())) << family.name;
-      recipe.recomputes = true;
-      EXPECT_EQ(step(), want) << family.name << ' ' << name(type);
-      recipe.schedule = ScheduleKind::zero_bubble_h1;
-      EXPECT_EQ(step(), want) << family.name << ' ' << name(type);
+      for (const auto recompute : {Recompute::selective, Recompute::full})
+        for (const auto schedule : {ScheduleKind::one_f_one_b, ScheduleKind::zero_bubble_h1}) {
+          recipe.recompute = {recompute};
+          recipe.schedule = schedule;
+          EXPECT_EQ(step(), want) << family.name << ' ' << name(type) << ' ' << int(recompute);
+        }
     }
 }
 

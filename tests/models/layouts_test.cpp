@@ -197,11 +197,11 @@ const std::vector<Factor> factors{
       {"with a gate", [](Case& c) { moe(c).set_shared_gate(true); }}}},
     {"run",
      {{"plain", as_they_are},
-      {"recomputed", [](Case& c) { c.recipe.recomputes = true; }},
+      {"recomputed", [](Case& c) { c.recipe.recompute = {Recompute::full}; }},
       {"with dropout",
        [](Case& c) {
          c.recipe.model.set_dropout(0.2);
-         c.recipe.recomputes = true;
+         c.recipe.recompute = {Recompute::full};
        }},
       {"shared states", [](Case& c) { c.recipe.sharing.ranks = 0; }},
       {"states shared by two", [](Case& c) { c.recipe.sharing.ranks = 2; }}}},
@@ -344,7 +344,7 @@ TEST(Layouts, EveryWayToSeeTheKeysOfOtherRanksEqualsOneRank) {
         c.sizes = {.tp = tp, .cp = cp};
         c.has_documents = true;
         c.recipe.micro_batch = 2;
-        c.recipe.recomputes = true;
+        c.recipe.recompute = {Recompute::full};
         config::Model& model = c.recipe.model;
         model.set_heads(24);
         model.set_kv_heads(kv_heads);

@@ -99,8 +99,10 @@ TEST(Lora, RecomputedAndDeferredWorkGivesTheSameBits) {
       recipe.model.set_dropout(0.2);
       const StepOutcome want = step(recipe, 1, samples);
       EXPECT_TRUE(std::isfinite(want.sum()) && want.norm > 0) << form.name;
-      recipe.recomputes = true;
-      EXPECT_EQ(step(recipe, 1, samples), want) << form.name << ' ' << name(type);
+      for (const auto recompute : {Recompute::selective, Recompute::full}) {
+        recipe.recompute = {recompute};
+        EXPECT_EQ(step(recipe, 1, samples), want) << form.name << ' ' << name(type);
+      }
       recipe.schedule = ScheduleKind::zero_bubble_h1;
       EXPECT_EQ(step(recipe, 1, samples), want) << form.name << ' ' << name(type);
     }
@@ -143,7 +145,7 @@ Numbers logits(SmallModel& model, const Recipe& recipe, const Mesh& mesh) {
       make_batch(mesh, {.count = 2, .ids = samples.ids, .targets = samples.targets}, recipe.type);
   Gradients none(mesh, {});
   Layers& layers = model.transformer().layers();
-  return elements(Stage(layers, none, recipe.recomputes).evaluate(context, {0, layers.size()}, {}));
+  return elements(Stage(layers, none).evaluate(context, {0, layers.size()}, {}));
 }
 
 TEST(Lora, MergingLeavesLogitsTheirBits) {

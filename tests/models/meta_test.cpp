@@ -73,11 +73,13 @@ TEST(Meta, AStepHasTheShapesAndThePeakOfTheRealOne) {
 
 TEST(Meta, ARecomputedAndADeferredOneToo) {
   Recipe recipe = balanced(config::Balance::mixed, DType::bf16);
-  recipe.recomputes = true;
   recipe.head_chunk = 5;
-  expect_the_same(recipe);
-  recipe.schedule = ScheduleKind::zero_bubble_h1;
-  expect_the_same(recipe);
+  for (const auto recompute : {Recompute::selective, Recompute::full})
+    for (const auto schedule : {ScheduleKind::one_f_one_b, ScheduleKind::zero_bubble_h1}) {
+      recipe.recompute = {recompute};
+      recipe.schedule = schedule;
+      expect_the_same(recipe);
+    }
 }
 
 TEST(Meta, OneOfFourReplicasToo) {
@@ -126,6 +128,17 @@ TEST(Meta, EachRankThatSeesAllTokensToo) {
     expect_the_same(recipe, layout, 8);
 }
 
+TEST(Meta, ReplicasThatDivideGradientsOrWeightsToo) {
+  for (const Divided divided : {Divided::states, Divided::gradients, Divided::weights})
+    for (const int sharing : {0, 2}) {
+      Recipe recipe = balanced(config::Balance::mixed, DType::bf16);
+      recipe.sharing.ranks = sharing;
+      recipe.sharing.divided = divided;
+      recipe.recompute = {Recompute::full};
+      expect_the_same(recipe, {.dp = 4, .ep = 2, .edp = 2});
+    }
+}
+
 TEST(Meta, UnevenRoutingIsCountedAsBalanced) {
   Recipe recipe = balanced(config::Balance::micro, DType::f64);
   recipe.model.mutable_moe()->set_top_k(1);
@@ -134,13 +147,67 @@ TEST(Meta, UnevenRoutingIsCountedAsBalanced) {
   EXPECT_GT(checked_cost(recipe, samples).memory.peak, 0u);
 }
 
-TEST(Meta, RecomputeNeedsLessMemory) {
+// Of a model whose layers are what counts.
+std::size_t peak(const config::Model& model, const Recompute& recompute) {
   Recipe recipe = balanced(config::Balance::micro, DType::bf16);
-  recipe.model.set_layers(8);
-  const Samples samples = even_samples(16, length, recipe.model.vocabulary());
-  const std::size_t whole = checked_cost(recipe, samples).memory.peak;
-  recipe.recomputes = true;
-  EXPECT_LT(checked_cost(recipe, samples).memory.peak, whole);
+  recipe.model = model;
+  recipe.group = 1;
+  recipe.recompute = recompute;
+  Device device(make_meta_backend(make_cpu_backend(1)));
+  FakeCommunicator alone(0, 1);
+  const Mesh mesh(alone, device);
+  SmallModel trained(recipe, mesh, 64);
+  const Samples samples = even_samples(4, 64, recipe.model.vocabulary());
+  trained.step(samples, 0);
+  const std::size_t kept = device.memory().live;
+  device.restart_peak();
+  trained.step(samples, 1);
+  return device.memory().peak - kept;
+}
+
+config::Model deep_model() {
+  config::Model model = small_moe();
+  model.set_layers(12);
+  model.set_hidden(32);
+  model.set_heads(4);
+  model.set_kv_heads(4);
+  model.set_head_dim(8);
+  model.mutable_moe()->set_top_k(4);
+  model.mutable_moe()->set_ffn(64);
+  model.mutable_moe()->set_shared_ffn(64);
+  return model;
+}
+
+TEST(Meta, EachRecomputeNeedsLessMemoryThanTheOneBefore) {
+  config::Model moe = deep_model(), dense = moe, plain = moe, latent = moe;
+  dense.clear_moe();
+  dense.set_ffn(128);
+  plain = dense;
+  plain.set_activation(config::Model::gelu);
+  config::Mla& mla = *latent.mutable_mla();
+  mla.set_kv_rank(5);
+  mla.set_nope_dim(6);
+  mla.set_rope_dim(4);
+  mla.set_value_dim(6);
+  for (const config::Model& model : {moe, dense, plain, latent}) {
+    const std::size_t none = peak(model, {}), selective = peak(model, {Recompute::selective}),
+                      full = peak(model, {Recompute::full});
+    EXPECT_LT(double(selective), 0.85 * double(none));
+    EXPECT_LT(double(full), 0.5 * double(selective));
+    EXPECT_LT(peak(model, {Recompute::selective, 6}), none);
+    EXPECT_GT(peak(model, {Recompute::selective, 6}), selective);
+    EXPECT_EQ(peak(model, {Recompute::full, 12}), full);
+  }
+}
+
+// Of each layer and token: queries and keys once more than as columns of their product, and the
+// activation of 4 choices and of the shared expert. At the peak those of the last layer's choices
+// have been made again.
+TEST(Meta, SelectiveRecomputeSavesWhatItSays) {
+  constexpr std::size_t tokens = 2 * 64, layers = 12, size = 2, of_choices = 4 * 64;
+  constexpr std::size_t of_token = 2 * 32 + of_choices + 64;
+  const std::size_t saved = peak(deep_model(), {}) - peak(deep_model(), {Recompute::selective});
+  EXPECT_EQ(saved, tokens * size * (layers * of_token - of_choices));
 }
 
 }  // namespace

@@ -139,16 +139,19 @@ TEST(Transformer, RecomputedLayersGiveTheSameBits) {
       Recipe recipe{.model = with_balance(small_moe(), kind), .type = type, .group = 2};
       recipe.model.set_dropout(0.2);
       const StepOutcome want = step(recipe, samples);
-      recipe.recomputes = true;
-      EXPECT_EQ(step(recipe, samples), want) << Kind::Kind_Name(kind) << ' ' << name(type);
+      for (const Recompute recompute : {Recompute{Recompute::selective}, Recompute{Recompute::full},
+                                        Recompute{Recompute::full, 1}}) {
+        recipe.recompute = recompute;
+        EXPECT_EQ(step(recipe, samples), want) << Kind::Kind_Name(kind) << ' ' << name(type);
+      }
     }
   }
 }
 
 TEST(Transformer, DeferredWeightGradientsAreTheSameBits) {
   const Samples samples = uneven_samples(4, length, 11);
-  for (const bool recomputes : {false, true}) {
-    Recipe recipe{.recomputes = recomputes};
+  for (const auto recompute : {Recompute::none, Recompute::selective, Recompute::full}) {
+    Recipe recipe{.recompute = {recompute}};
     const StepOutcome want = step(recipe, samples);
     recipe.schedule = ScheduleKind::zero_bubble_h1;
     EXPECT_EQ(step(recipe, samples), want);
@@ -198,7 +201,7 @@ TEST(Transformer, LastLogitsAreThoseThatTheLossIsOf) {
       if (t % length != length - 1) context.batch.mask.data<double>()[t] = 0;
     Layers& layers = model.transformer().layers();
     Gradients none(mesh, {});
-    Stage stage(layers, none, false);
+    Stage stage(layers, none);
     stage.evaluate(context, {0, layers.size()}, {});
     const double loss = loss_over_mesh(mesh, context.statistics);
     context.wants_logits = true;

@@ -91,13 +91,13 @@ TEST(Mpi, GradientsAreSummedLikeThoseOfThreadRanks) {
   expect_the_same_bits([](const Mesh& mesh) {
     const Label label = dense(invariant, invariant, invariant, replicated);
     std::vector<std::unique_ptr<Parameter>> parameters;
-    std::vector<std::vector<Parameter*>> layers;
+    std::vector<LayerWeights> layers;
     for (int i = 0; i < 5; ++i) {
       const Shape shape{40 + i, 33};
       parameters.push_back(std::make_unique<Parameter>(
           "w" + std::to_string(i), shape, mesh.place("w", shape, label), label, Init::normal, 1));
       parameters.back()->initialise(mesh.device(), DType::f32, 1, std::uint32_t(i));
-      layers.push_back({parameters.back().get()});
+      layers.push_back({{parameters.back().get()}});
     }
     Gradients gradients(mesh, layers);
     Bits bits;

@@ -99,7 +99,7 @@ TEST(LoraTraining, EqualsOneRankAlsoWithADividedState) {
 TEST(LoraTraining, WithADividedStateHasTheBitsOfReplicasThatShareNothing) {
   for (const DType type : all_types) {
     Recipe recipe = with_adapters(type);
-    recipe.recomputes = true;
+    recipe.recompute = {Recompute::full};
     EXPECT_TRUE(train(recipe, Kind::adamw, 2, 4, 0) == train(recipe, Kind::adamw, 2, 4, 1))
         << name(type);
   }
@@ -110,7 +110,7 @@ TEST(LoraTraining, RecomputedLayersGiveTheSameBits) {
     Recipe recipe = with_adapters(type);
     recipe.model.set_dropout(0.1);
     const Trained want = train(recipe, Kind::adamw, 2, 4);
-    recipe.recomputes = true;
+    recipe.recompute = {Recompute::full};
     EXPECT_TRUE(train(recipe, Kind::adamw, 2, 4) == want) << name(type);
   }
 }

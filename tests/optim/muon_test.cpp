@@ -133,7 +133,7 @@ std::vector<Numbers> trained(const Layout& layout, int sharing) {
     std::vector<Parameter*> layer;
     for (const auto& w : weights.all) layer.push_back(w.get());
     const config::Optimizer config = usual();
-    Gradients gradients(mesh, {layer},
+    Gradients gradients(mesh, {{layer}},
                         {sharing, [&](const Parameter& w) { return needs_matrices(w, config); }});
     const auto optimizer = make_optimizer(config, mesh, gradients.parts(),
                                           [&](const Visitor& v) { weights.visit(v); });

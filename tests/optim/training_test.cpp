@@ -81,7 +81,7 @@ TEST(Training, RecomputedLayersGiveTheSameBits) {
     Recipe recipe = of_type(type);
     recipe.model.set_dropout(0.1);
     const Numbers want = train(recipe, 2);
-    recipe.recomputes = true;
+    recipe.recompute = {Recompute::full};
     EXPECT_EQ(train(recipe, 2), want) << name(type);
   }
 }

@@ -120,7 +120,7 @@ Outcome run(const Case& c, const Mesh& mesh) {
                             begin.first(std::size_t(b.whole().dims())));
   b.changed();
   Pack pack("w", {&w});
-  Gradients gradients(mesh, {{&a, &b}});
+  Gradients gradients(mesh, {{{&a, &b}}});
   gradients.clear();
 
   const std::int64_t all = is_grouped ? experts_count * tokens : tokens;
