@@ -136,6 +136,13 @@ config::Config load_config(const std::string& path, const std::vector<std::strin
   return parse_config(read_text(path), path, overrides, options);
 }
 
+config::Config keys_in_file(const std::string& path) {
+  Places places{path_in_words(path), {}};
+  config::Config config;
+  fill_from_yaml(config, read_text(path), places);
+  return config;
+}
+
 void validate(const config::Config& config) {
   config::Config whole = config;
   const Places places{"configuration", {}};

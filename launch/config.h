@@ -27,6 +27,9 @@ config::Config parse_config(const std::string& text, const std::string& path,
                             const std::vector<std::string>& overrides = {},
                             const LoadOptions& options = {});
 
+// The keys that a YAML file has, without defaults and rules.
+config::Config keys_in_file(const std::string& path);
+
 // Throws Error unless load_config could have returned this configuration; for one changed or made
 // in code, where what has a default may be missing.
 void validate(const config::Config& config);

@@ -51,7 +51,7 @@ constexpr const char* help =
       Prints which rank does what: its place on each axis and its experts, and the groups of each
       axis with those that leave a node (cluster.ranks_per_node).
   pentafold prove FILE [KEY=VALUE ...] --ranks N [--precision f32|bf16]
-      Proves that each layout of N ranks (tp, cp, ep, etp; those that an override gives stay)
+      Proves that each layout of N ranks (pp, tp, cp, ep, etp; those that an override gives stay)
       computes what one rank does: losses, gradients and weights of three steps in f64, on random
       tokens, to 1e-10; then steps of AdamW and Muon on equal gradients. For small models
       (docs/proofs.md). --precision: a table of distances.

@@ -8,6 +8,7 @@
 #include "core/philox.h"
 #include "launch/lora.h"
 #include "launch/prove_optimizers.h"
+#include "launch/prove_stages.h"
 #include "launch/run_mesh.h"
 #include "models/transformer.h"
 
@@ -66,8 +67,12 @@ Recipe recipe_of(const config::Config& config, DType type) {
                 .cp_method = CpMethod(config.parallel().cp_method()),
                 .dispatcher = Dispatcher(config.parallel().dispatcher()),
                 .recompute = recompute_of(config.train()),
+                .schedule = schedule_of(config),
+                .chunks = int(config.parallel().chunks()),
                 .seed = std::uint64_t(config.run().seed()),
                 .sharing = sharing_of(config)};
+  for (const LayerRange& range : stages_of(config))
+    recipe.stage_layers.push_back(std::int64_t(range.end - range.begin));
   adapt_and_freeze(recipe, config);
   return recipe;
 }
@@ -87,7 +92,7 @@ config::Config on_one_rank(config::Config config) {
   parallel.set_cp(1);
   parallel.set_ep(1);
   parallel.set_etp(1);
-  parallel.set_pp(1);
+  set_single_stage(parallel);
   return config;
 }
 

@@ -3,15 +3,16 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
-#include <set>
 
 #include "core/error.h"
+#include "launch/prove_stages.h"
 #include "models/context_parallel.h"
+#include "models/transformer.h"
 
 namespace pf {
 namespace {
 
-constexpr int most_ranks = 8;
+constexpr int most_ranks_of_stage = 8, most_ranks = 16;
 
 // Largest block of tokens that the layout does not cut.
 std::int64_t largest_block(const Draft& d) {
@@ -108,9 +109,30 @@ void group_experts(Draft& d) {
   moe.set_group_best(std::min<std::int64_t>(2, experts / 4));
 }
 
-void fill_batch(Draft& d, std::int64_t micro_batches, std::int64_t missing) {
+void fill_batch(Draft& d, std::int64_t least, std::int64_t missing) {
   config::Train& train = *d.config.mutable_train();
+  const std::int64_t micro_batches = micro_batches_of(d.config.parallel(), least);
   train.set_global_batch(d.axes.dp * micro_batches * train.micro_batch() - missing);
+}
+
+// With a layer for each of its stages.
+template <config::Parallel::Schedule kind>
+void schedule(Draft& d) {
+  config::Parallel& parallel = *d.config.mutable_parallel();
+  parallel.set_schedule(kind);
+  parallel.set_chunks(usual_chunks(kind));
+  if (kind == config::Parallel::interleaved && d.axes.pp < 3)
+    parallel.set_chunks(2 + d.dice.below(2));
+  const std::int64_t missing = parallel.pp() * parallel.chunks() - layers_of(d.model());
+  if (missing > 0) d.model().set_layers(d.model().layers() + missing);
+}
+
+void divide_unevenly(Draft& d) {
+  config::Parallel& parallel = *d.config.mutable_parallel();
+  const std::int64_t parts = parallel.pp() * parallel.chunks();
+  const std::int64_t missing = parts + 1 - layers_of(d.model());
+  if (missing > 0) d.model().set_layers(d.model().layers() + missing);
+  parallel.set_stage_layers(uneven_stage_layers(layers_of(d.model()), parts, d.dice));
 }
 
 void adapt(Draft& d, const char* on, std::int64_t rank) {
@@ -133,6 +155,7 @@ std::vector<Factor> make_factors() {
       axis("dp", {1, 2, 3, 4}),
       axis("etp", {1, 2, 3, 4}),
       axis("ep", {1, 2, 3, 4, 6, 8}),
+      axis("pp", {1, 2, 3, 4}),
       {"layers",
        {{"every second MoE", [](Draft& d) { d.moe().set_every(2); }},
         {"all MoE"},
@@ -142,6 +165,13 @@ std::vector<Factor> make_factors() {
            d.model().set_layers(2 + d.dice.below(2));
          }},
         {"none MoE", [](Draft& d) { d.model().clear_moe(); }}}},
+      {"schedule",
+       {{"1f1b", schedule<config::Parallel::one_f_one_b>},
+        {"gpipe", schedule<config::Parallel::gpipe>},
+        {"interleaved", schedule<config::Parallel::interleaved>},
+        {"zbh1", schedule<config::Parallel::zbh1>},
+        {"zbv", schedule<config::Parallel::zbv>}}},
+      {"layers of stages", {{"even"}, {"uneven", divide_unevenly}}},
       {"CP method",
        {{"all_gather"},
         {"ring", see_keys<config::Parallel::ring>},
@@ -238,11 +268,12 @@ std::vector<Factor> make_factors() {
        {{"1"},
         {"2", [](Draft& d) { d.config.mutable_train()->set_micro_batch(2); }},
         {"3", [](Draft& d) { d.config.mutable_train()->set_micro_batch(3); }}}},
-      {"micro-batches of a replica",
+      {"least micro-batches of a replica",
        {{"2", [](Draft& d) { fill_batch(d, 2, 0); }},
         {"1", [](Draft& d) { fill_batch(d, 1, 0); }},
         {"3", [](Draft& d) { fill_batch(d, 3, 0); }},
-        {"2, the last one shorter", [](Draft& d) { fill_batch(d, 2, 1); }}}},
+        {"2, the last one shorter", [](Draft& d) { fill_batch(d, 2, 1); }},
+        {"more than stages", [](Draft& d) { fill_batch(d, d.axes.pp + 1 + d.dice.below(2), 0); }}}},
       {"balance",
        {{"global", balance<config::Balance::global>},
         {"none", balance<config::Balance::none>},
@@ -289,10 +320,10 @@ std::vector<std::vector<std::size_t>> make_axis_choices() {
   std::vector<std::size_t> choice(axis_factors, 0);
   for (;;) {
     const AxisSizes s = axes_of(choice);
-    const auto above_1 = std::ranges::count_if(std::vector{s.tp, s.cp, s.dp, s.etp, s.ep},
+    const auto above_1 = std::ranges::count_if(std::vector{s.tp, s.cp, s.dp, s.etp, s.ep, s.pp},
                                                [](int size) { return size > 1; });
-    if (s.ranks() <= most_ranks && s.ranks() % (s.etp * s.ep) == 0 && above_1 >= 2)
-      all.push_back(choice);
+    const bool fits = s.of_stage() <= most_ranks_of_stage && s.ranks() <= most_ranks;
+    if (fits && s.of_stage() % (s.etp * s.ep) == 0 && above_1 >= 2) all.push_back(choice);
     std::size_t f = 0;
     while (f < axis_factors && ++choice[f] == factors()[f].levels.size()) choice[f++] = 0;
     if (f == axis_factors) return all;
@@ -333,12 +364,35 @@ constexpr Exclusion exclusions[] = {
     {"balance: none", "balance group"},
     {"balance: micro", "balance group"},
     {"balance: sequence", "balance group"},
-    {"micro-batch: 1", "micro-batches of a replica: 2, the last one shorter"},
+    {"micro-batch: 1", "least micro-batches of a replica: 2, the last one shorter"},
+    {"layers of stages: uneven", "pp: 1"},
+    {"schedule: interleaved", "balance group: a step"},
+    {"schedule: zbv", "balance group: a step"},
     {"states: shared by two", "dp: 1"},
     {"states: shared by two", "dp: 3"},
 };
 
-using Pairs = std::set<std::array<std::size_t, 4>>;  // factor, level, factor, level
+// Of all levels of all factors.
+struct Levels {
+  std::vector<std::size_t> begins;  // of the factors
+  std::size_t count = 0;
+
+  Levels() {
+    for (const Factor& factor : factors()) {
+      begins.push_back(count);
+      count += factor.levels.size();
+    }
+  }
+  std::size_t pair(std::size_t f, std::size_t i, std::size_t g, std::size_t j) const {
+    return (begins[f] + i) * count + begins[g] + j;
+  }
+};
+
+// Looked up for every pair of levels and each choice of axes.
+struct Pairs {
+  Levels levels;
+  std::vector<bool> excluded = std::vector<bool>(levels.count * levels.count);
+};
 
 std::vector<std::array<std::size_t, 2>> meant_by(const std::string& side) {
   std::vector<std::array<std::size_t, 2>> meant;
@@ -357,17 +411,13 @@ Pairs make_excluded() {
   for (const Exclusion& e : exclusions)
     for (const auto& [f, i] : meant_by(e.one))
       for (const auto& [g, j] : meant_by(e.other)) {
-        all.insert({f, i, g, j});
-        all.insert({g, j, f, i});
+        all.excluded[all.levels.pair(f, i, g, j)] = true;
+        all.excluded[all.levels.pair(g, j, f, i)] = true;
       }
   return all;
 }
 
 }  // namespace
-
-std::int64_t Dice::below(std::int64_t count) {
-  return std::int64_t(random_.words(drawn_++)[0] % std::uint64_t(count));
-}
 
 const std::vector<Factor>& factors() {
   static const std::vector<Factor> all = make_factors();
@@ -381,12 +431,12 @@ const std::vector<std::vector<std::size_t>>& axis_choices() {
 
 AxisSizes axes_of(const std::vector<std::size_t>& choice) {
   const auto size = [&](std::size_t f) { return std::stoi(factors()[f].levels[choice[f]].name); };
-  return {size(0), size(1), size(2), size(3), size(4)};
+  return {size(0), size(1), size(2), size(3), size(4), size(5)};
 }
 
 bool go_together(std::size_t f, std::size_t i, std::size_t g, std::size_t j) {
-  static const Pairs excluded = make_excluded();
-  return !excluded.contains({f, i, g, j});
+  static const Pairs all = make_excluded();
+  return !all.excluded[all.levels.pair(f, i, g, j)];
 }
 
 }  // namespace pf

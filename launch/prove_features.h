@@ -4,31 +4,17 @@
 #include <string>
 #include <vector>
 
-#include "core/philox.h"
 #include "launch/config.h"
+#include "launch/dice.h"
 
 namespace pf {
 
 // Sizes of the axes; edp follows.
 struct AxisSizes {
-  int tp = 1, cp = 1, dp = 1, etp = 1, ep = 1;
+  int tp = 1, cp = 1, dp = 1, etp = 1, ep = 1, pp = 1;
 
-  int ranks() const { return tp * cp * dp; }
-};
-
-// Independent draws.
-class Dice {
- public:
-  explicit Dice(Random random) : random_(random) {}
-  std::int64_t below(std::int64_t count);
-  template <class T>
-  const T& one_of(const std::vector<T>& all) {
-    return all[std::size_t(below(std::int64_t(all.size())))];
-  }
-
- private:
-  Random random_;
-  std::uint64_t drawn_ = 0;
+  int of_stage() const { return tp * cp * dp; }  // ranks
+  int ranks() const { return of_stage() * pp; }
 };
 
 // A case in the making. Factors are applied in order; those of the model's parts find the sizes
@@ -52,10 +38,10 @@ struct Factor {
   std::vector<Level> levels;  // the first goes with any level of any other factor but axes
 };
 
-// The axes tp, cp, dp, etp and ep come first; their levels are sizes.
-constexpr std::size_t axis_factors = 5;
+// The axes tp, cp, dp, etp, ep and pp come first; their levels are sizes.
+constexpr std::size_t axis_factors = 6;
 const std::vector<Factor>& factors();
-// Those of up to 8 ranks with two axes above 1, as levels of the first factors.
+// Those of up to 8 ranks a stage with two axes above 1, as levels of the first factors.
 const std::vector<std::vector<std::size_t>>& axis_choices();
 AxisSizes axes_of(const std::vector<std::size_t>& choice);
 

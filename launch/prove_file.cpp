@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
+#include <iterator>
 #include <numeric>
 
 #include "core/error.h"
@@ -57,17 +60,43 @@ std::set<std::string> keys_of(const std::vector<std::string>& overrides) {
   return keys;
 }
 
+// Keys that fit a number of stages, which is not known when the file is read.
+bool is_of_stages(const std::string& change) {
+  return change.starts_with("parallel.schedule=") || change.starts_with("parallel.chunks=") ||
+         change.starts_with("parallel.stage_layers=");
+}
+
 FileToProve load(const std::string& path, const std::vector<std::string>& overrides,
                  Places& places) {
-  std::vector<std::string> all{"parallel.tp=1",     "parallel.cp=1", "parallel.ep=1",
-                               "parallel.etp=1",    "parallel.pp=1", "parallel.chunks=1",
+  std::vector<std::string> all{"parallel.tp=1",     "parallel.cp=1",
+                               "parallel.ep=1",     "parallel.etp=1",
+                               "parallel.pp=1",     "parallel.schedule=one_f_one_b",
+                               "parallel.chunks=1", "parallel.stage_layers=even",
                                "cluster.device=cpu"};
-  all.insert(all.end(), overrides.begin(), overrides.end());
+  std::ranges::copy_if(overrides, std::back_inserter(all), std::not_fn(is_of_stages));
   FileToProve file{load_config(path, all, {&places, true}), keys_of(overrides), false};
   file.has_group = places.by_key.contains("model.moe.balance.group");
+  for (const std::string& change : overrides)
+    if (is_of_stages(change)) fill_from_override(file.config, change, places);
   check_supported(file.config, places);
   check_model_is_small(file.config, places);
   return file;
+}
+
+// What the file says of a schedule stays, unless an override says otherwise; its division of layers
+// is for layouts that it fits.
+void keep_stages_of_file(FileToProve& file, const std::string& path) {
+  const config::Config written = keys_in_file(path);
+  const config::Parallel& of_file = written.parallel();
+  config::Parallel& parallel = *file.config.mutable_parallel();
+  const auto is_free = [&](const char* key) { return !file.given.contains(key); };
+  if (of_file.has_stage_layers() && is_free("parallel.stage_layers"))
+    parallel.set_stage_layers(of_file.stage_layers());
+  if (!of_file.has_schedule() || !is_free("parallel.schedule")) return;
+  parallel.set_schedule(of_file.schedule());
+  file.given.insert("parallel.schedule");
+  if (!of_file.has_chunks() || !file.given.insert("parallel.chunks").second) return;
+  parallel.set_chunks(of_file.chunks());
 }
 
 // Divides and is divided by the replicas of every layout.
@@ -82,6 +111,7 @@ FileToProve file_to_prove(const std::string& path, const std::vector<std::string
   Places places;
   FileToProve file = load(path, overrides, places);
   check_batch_is_small(file.config, places);
+  keep_stages_of_file(file, path);
   const bool counts =
       file.config.model().has_moe() && counts_groups(file.config.model().moe().balance());
   if (counts && !file.has_group)

@@ -16,7 +16,8 @@ constexpr std::int64_t most_tokens = 1 << 15;  // of a step
 // A small model to prove.
 struct FileToProve {
   config::Config config;
-  std::set<std::string> given;  // keys of overrides, "parallel.tp": they stay as they are
+  std::set<std::string> given;  // keys that stay as they are, "parallel.tp": of overrides, and the
+                                // schedule that the file names
   bool has_group = false;       // the file or an override says balance.group
 };
 

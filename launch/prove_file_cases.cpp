@@ -9,9 +9,11 @@
 #include "core/error.h"
 #include "core/philox.h"
 #include "launch/config_rules.h"
-#include "launch/prove_features.h"
+#include "launch/dice.h"
 #include "launch/prove_file.h"
 #include "launch/prove_layouts.h"
+#include "launch/prove_stages.h"
+#include "models/transformer.h"
 
 namespace pf {
 namespace {
@@ -29,6 +31,7 @@ class FileCases {
  private:
   bool is_free(const char* key) const { return !file_.given.contains(key); }
   void draw_axes(config::Parallel& parallel, Dice& dice) const;
+  void draw_stages(config::Config& config, Dice& dice) const;
   void draw_ways(config::Config& config, Dice& dice) const;
   void draw_batch(config::Config& config, Dice& dice) const;
 
@@ -39,13 +42,25 @@ class FileCases {
 
 void FileCases::draw_axes(config::Parallel& parallel, Dice& dice) const {
   if (is_free("parallel.ranks")) parallel.set_ranks(2 + dice.below(7));
-  const std::int64_t ranks = parallel.ranks();
-  if (is_free("parallel.tp")) parallel.set_tp(dice.one_of(divisors(ranks)));
-  // Where an override gives more than there are ranks, what is drawn is not legal.
-  const auto left = [&](std::int64_t taken) { return std::max<std::int64_t>(ranks / taken, 1); };
-  if (is_free("parallel.cp")) parallel.set_cp(dice.one_of(divisors(left(parallel.tp()))));
-  if (is_free("parallel.etp")) parallel.set_etp(dice.one_of(divisors(ranks)));
-  if (is_free("parallel.ep")) parallel.set_ep(dice.one_of(divisors(left(parallel.etp()))));
+  const auto part = [&](std::int64_t of) {  // 1 where fixed axes have more ranks than there are
+    return dice.one_of(divisors(std::max<std::int64_t>(1, of)));
+  };
+  if (is_free("parallel.pp")) parallel.set_pp(part(parallel.ranks()));
+  const std::int64_t ranks = parallel.ranks() / parallel.pp();
+  if (is_free("parallel.tp")) parallel.set_tp(part(ranks));
+  if (is_free("parallel.cp")) parallel.set_cp(part(ranks / parallel.tp()));
+  if (is_free("parallel.etp")) parallel.set_etp(part(ranks));
+  if (is_free("parallel.ep")) parallel.set_ep(part(ranks / parallel.etp()));
+}
+
+void FileCases::draw_stages(config::Config& config, Dice& dice) const {
+  config::Parallel& parallel = *config.mutable_parallel();
+  if (is_free("parallel.schedule")) parallel.set_schedule(dice.one_of(all_schedules()));
+  if (is_free("parallel.chunks")) parallel.set_chunks(usual_chunks(parallel.schedule()));
+  const std::int64_t parts = parallel.pp() * parallel.chunks(), layers = layers_of(config.model());
+  const bool is_uneven = dice.below(2) == 0 && parts > 1 && parts < layers;
+  if (is_free("parallel.stage_layers"))
+    parallel.set_stage_layers(is_uneven ? uneven_stage_layers(layers, parts, dice) : "even");
 }
 
 // What ranks do otherwise with the same result.
@@ -65,7 +80,10 @@ void FileCases::draw_ways(config::Config& config, Dice& dice) const {
 void FileCases::draw_batch(config::Config& config, Dice& dice) const {
   config::Train& train = *config.mutable_train();
   if (is_free("train.micro_batch")) train.set_micro_batch(1 + dice.below(3));
-  const std::int64_t dp = data_parallel_size(config), count = dp * (1 + dice.below(3));
+  const config::Parallel& parallel = config.parallel();
+  const std::int64_t dp = data_parallel_size(config);
+  const std::int64_t least = 1 + dice.below(2 + parallel.pp());
+  const std::int64_t count = dp * micro_batches_of(parallel, least);
   const std::int64_t missing = train.micro_batch() > 1 && dice.below(3) == 0 ? 1 : 0;
   if (is_free("train.global_batch")) train.set_global_batch(count * train.micro_batch() - missing);
   if (is_free("data.across_documents"))
@@ -83,6 +101,7 @@ config::Config FileCases::of(std::int64_t number) const {
     draw_axes(*config.mutable_parallel(), dice);
     const config::Parallel& p = config.parallel();
     if (p.ranks() % (p.tp() * p.cp() * p.pp()) != 0) continue;
+    draw_stages(config, dice);
     draw_ways(config, dice);
     draw_batch(config, dice);
     const std::int64_t tokens = config.data().sequence() * config.train().global_batch();
@@ -97,9 +116,10 @@ std::string features_of(const config::Config& config) {
   const config::Parallel& p = config.parallel();
   const config::Train& train = config.train();
   return fmt::format(
-      "{}; cp_method {}, dispatcher {}, zero {}, zero_shard {}, micro_batch {}, global_batch {}, "
-      "recompute {}, across_documents {}, seed {}",
-      axes_text(config), config::Parallel::CpMethod_Name(p.cp_method()),
+      "{}; schedule {}, chunks {}, stage_layers {}, cp_method {}, dispatcher {}, zero {}, "
+      "zero_shard {}, micro_batch {}, global_batch {}, recompute {}, across_documents {}, seed {}",
+      axes_text(config), config::Parallel::Schedule_Name(p.schedule()), p.chunks(),
+      p.stage_layers(), config::Parallel::CpMethod_Name(p.cp_method()),
       config::Dispatcher::Kind_Name(p.dispatcher()), p.zero(), p.zero_shard(), train.micro_batch(),
       train.global_batch(), config::Train::Recompute_Name(train.recompute()),
       config.data().across_documents(), config.run().seed());

@@ -49,6 +49,7 @@ config::Config skeleton(const AxisSizes& s, Dice& dice) {
   parallel.set_cp(s.cp);
   parallel.set_etp(s.etp);
   parallel.set_ep(s.ep);
+  parallel.set_pp(s.pp);
   return config;
 }
 

@@ -14,6 +14,7 @@
 #include "launch/prove_layouts.h"
 #include "launch/prove_random.h"
 #include "launch/prove_shrink.h"
+#include "launch/prove_stages.h"
 #include "launch/signals.h"
 #include "launch/terminal.h"
 #include "launch/text.h"
@@ -33,9 +34,10 @@ void show_progress(const std::string& text) {
 std::string command_of(const std::string& path, const config::Config& config) {
   const config::Parallel& p = config.parallel();
   return fmt::format(
-      "pentafold prove {} --ranks {} parallel.tp={} parallel.cp={} parallel.ep={} "
-      "parallel.etp={}",
-      path, p.ranks(), p.tp(), p.cp(), p.ep(), p.etp());
+             "pentafold prove {} --ranks {} parallel.tp={} parallel.cp={} parallel.ep={} "
+             "parallel.etp={}",
+             path, p.ranks(), p.tp(), p.cp(), p.ep(), p.etp()) +
+         stages_as_overrides(p);
 }
 
 std::string save(const Search& wanted, std::int64_t number, const config::Config& config,

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "launch/prove_layouts.h"
+#include "launch/prove_stages.h"
 
 namespace pf {
 namespace {
@@ -27,6 +28,26 @@ constexpr Change changes[] = {
     [](config::Config& c) {
       c.mutable_parallel()->set_ranks(c.parallel().ranks() / c.parallel().cp());
       c.mutable_parallel()->set_cp(1);
+    },
+    [](config::Config& c) {
+      c.mutable_parallel()->set_ranks(c.parallel().ranks() / c.parallel().pp());
+      set_single_stage(*c.mutable_parallel());
+    },
+    [](config::Config& c) {
+      const std::int64_t pp = c.parallel().pp();
+      set_single_stage(*c.mutable_parallel());
+      c.mutable_parallel()->set_pp(pp);
+    },
+    [](config::Config& c) { c.mutable_parallel()->set_stage_layers("even"); },
+    [](config::Config& c) {
+      c.mutable_parallel()->set_stage_layers("even");
+      c.mutable_parallel()->set_chunks(c.parallel().chunks() - 1);
+    },
+    [](config::Config& c) {
+      const std::int64_t pp = c.parallel().pp();
+      c.mutable_parallel()->set_stage_layers("even");
+      c.mutable_parallel()->set_ranks(c.parallel().ranks() / pp * (pp - 1));
+      c.mutable_parallel()->set_pp(pp - 1);
     },
     [](config::Config& c) { c.mutable_parallel()->set_tp(1); },
     [](config::Config& c) { c.mutable_parallel()->set_cp(1); },

@@ -286,10 +286,12 @@ std::map<std::string, Numbers> SmallModel::collect(const std::function<Tensor(Pa
     const Tensor x = of(w);
     if (!x) return;
     own[w.name()] = whole(x, w, *mesh_);
-    const bool is_of_two_stages = w.label()[Axis::pp] == Spread::replicated;
-    if (is_of_two_stages && is_cut && mesh_->size(axes::pp) > 1)
-      std::ranges::replace(own[w.name()], -std::numeric_limits<double>::infinity(), 0);
-    else if (is_of_two_stages && mesh_->coordinate({Axis::ends}) > 0)
+    if (w.label()[Axis::pp] != Spread::replicated || mesh_->size(axes::pp) == 1) return;
+    constexpr double elsewhere = -std::numeric_limits<double>::infinity();
+    Numbers& values = own[w.name()];
+    if (is_cut && std::ranges::find(values, elsewhere) != values.end())
+      std::ranges::replace(values, elsewhere, 0);
+    else if (mesh_->coordinate({Axis::ends}) > 0)
       copies.insert(w.name());
   };
   for (std::size_t l = 0; l < transformer_.layers().size(); ++l) {

@@ -101,8 +101,8 @@ class SmallModel {
   void prepare(Context& context, const Samples& samples, std::int64_t micro_batch,
                std::int64_t step);
   std::vector<Statistics> run_micro_batches(const Samples& samples, std::int64_t step);
-  // Whole, by name: the same on every rank, whichever stage holds it. `is_cut`: two stages that
-  // hold one parameter have a part of it each.
+  // Whole, by name: the same on every rank, whichever stage holds it. `is_cut`: of a parameter that
+  // two stages hold, each may have a part, and -infinity for the rest.
   std::map<std::string, Numbers> collect(const std::function<Tensor(Parameter&)>& of, bool is_cut);
   Tensor summed_gradient(Parameter& w) const;
 

@@ -29,9 +29,10 @@ TEST_F(ProveCommandLine, ALineALayoutAndAVerdict) {
   const Outcome outcome = prove("$c/dense.yaml --ranks 2");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_TRUE(contains(outcome.out, "; f64, 2 ranks against 1\n")) << outcome.out;
-  for (const char* layout : {"\ntp 1  cp 1  dp 2 ", "\ntp 1  cp 2  dp 1 ", "\ntp 2  cp 1  dp 1 "})
+  for (const char* layout : {"\ntp 1  cp 1  dp 2 ", "\ntp 1  cp 2  dp 1 ", "\ntp 2  cp 1  dp 1 ",
+                             "\ntp 1  cp 1  dp 1   etp 1  ep 1  edp 1   pp 2  1f1b "})
     EXPECT_TRUE(contains(outcome.out, layout)) << outcome.out;
-  EXPECT_TRUE(contains(outcome.out, "\nproven: 3 layouts are one rank within 1e-10"))
+  EXPECT_TRUE(contains(outcome.out, "\nproven: 4 layouts are one rank within 1e-10"))
       << outcome.out;
   for (const char* optimizer : {"\nAdamW on equal gradients: ", "\nMuon on equal gradients: "})
     EXPECT_TRUE(contains(outcome.out, optimizer)) << outcome.out;

@@ -203,7 +203,8 @@ const std::vector<Factor> factors{
          c.recipe.model.set_dropout(0.2);
          c.recipe.recompute = {Recompute::full};
        }},
-      {"shared states", [](Case& c) { c.recipe.sharing.ranks = 0; }}}},
+      {"shared states", [](Case& c) { c.recipe.sharing.ranks = 0; }},
+      {"states shared by two", [](Case& c) { c.recipe.sharing.ranks = 2; }}}},
     {"trained",
      {{"all", as_they_are},
       {"adapters of attention, experts and the head",
