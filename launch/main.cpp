@@ -20,6 +20,7 @@
 #include "core/backend.h"
 #include "core/cpu/processor.h"
 #include "core/error.h"
+#include "launch/check_command.h"
 #include "launch/config.h"
 #include "launch/config_docs.h"
 #include "launch/config_keys.h"
@@ -50,6 +51,10 @@ constexpr const char* help =
   pentafold layout FILE [KEY=VALUE ...] [--ranks N]
       Prints which rank does what: its place on each axis and its experts, and the groups of each
       axis with those that leave a node (cluster.ranks_per_node).
+  pentafold check FILE [KEY=VALUE ...] [--ranks N] [--json]
+      Runs one training step of any number of ranks without their memory: bytes of each stage, what
+      travels on which axes and leaves a node (cluster.ranks_per_node), FLOPs, and the largest
+      micro-batch that fits cluster.memory (docs/check.md). Data are not opened.
   pentafold prove FILE [KEY=VALUE ...] --ranks N [--precision f32|bf16]
       Proves that each layout of N ranks (pp, tp, cp, ep, etp; those that an override gives stay)
       computes what one rank does: losses, gradients and weights of three steps in f64, on random
@@ -90,6 +95,7 @@ Examples:
   pentafold train configs/quickstart.yaml --ranks 4 train.steps=100 optimizer.lr=1e-3
   pentafold config configs/quickstart.yaml model.layers=8 > deeper.yaml
   pentafold layout configs/quickstart.yaml --ranks 16 parallel.tp=2 parallel.ep=8
+  pentafold check configs/mixtral_8x22b.yaml --ranks 1024 parallel.tp=2 parallel.ep=8 parallel.pp=8
   pentafold schedule --kind 1f1b --stages 4 --micro-batches 12
   pentafold prove configs/prove/moe.yaml --ranks 8
   pentafold data notes.txt questions.jsonl books/ --output data/mine
@@ -98,8 +104,8 @@ Examples:
 SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end training after the current step, random proofs after the
 current case, and data without writing anything; a second SIGINT ends it at once.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage, configuration or input; 130 (SIGINT), 138 (SIGUSR1) or
-143 (SIGTERM) ended by a signal.
+Exit codes: 0 done; 1 failed, or a checked job does not fit; 2 wrong usage, configuration or input;
+130 (SIGINT), 138 (SIGUSR1) or 143 (SIGTERM) ended by a signal.
 
 Environment: PENTAFOLD_DEBUG=1 adds to an error the place in the source that noticed it;
 NO_COLOR=1 turns colours off.
@@ -240,6 +246,9 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   pf::DataCommand data;
   CLI::App* converts = app.add_subcommand("data");
   data.add_to(*converts);
+  pf::CheckCommand check;
+  CLI::App* checks = app.add_subcommand("check");
+  check.add_to(*checks);
   pf::ScheduleCommand schedule;
   CLI::App* schedules = app.add_subcommand("schedule");
   schedule.add_to(*schedules);
@@ -271,6 +280,7 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
     return done;
   }
   if (converts->parsed()) return data.run(failure);
+  if (checks->parsed()) return check.run(failure);
   if (schedules->parsed()) return schedule.run(failure);
   if (proves->parsed()) return proof.run(failure);
   if (plots->parsed()) return plot(std::move(pictures), failure);

@@ -9,7 +9,6 @@
 #include "core/error.h"
 #include "launch/evaluate.h"
 #include "launch/gemm_rate.h"
-#include "launch/lora.h"
 #include "launch/process.h"
 #include "launch/ramp.h"
 #include "launch/rank_limits.h"
@@ -57,12 +56,6 @@ std::vector<int> all_ranks(int count) {
   return ranks;
 }
 
-ModelSize trained_size(const config::Config& config) {
-  return model_size(config.model(), config.data().sequence(), [&](Transformer& model) {
-    choose_trained(config.train(), [&](const Visitor& visitor) { model.visit(visitor); });
-  });
-}
-
 // "tp 2, dp 1, ep 2": those above 1, and dp.
 std::string sizes_of(const Mesh& mesh) {
   std::string out;
@@ -98,81 +91,27 @@ Trainer::Trainer(const config::Config& config, const Data& data, Communicator& c
       data_(data),
       reporter_(reporter),
       profiled_(profiled),
-      type_(type_of(config.run().precision())),
       device_(make_cpu_backend(int(config.parallel().threads()),
                                first_processor(config.parallel(), communicator.rank(), mpi)),
               memory_of_rank(config, this_machine(config, mpi))),
       mesh_(communicator, device_, layout_of(config), all_ranks(communicator.size())),
-      model_(config.model(), options_of(config, mesh_), mesh_) {
-  const auto visit = [this](const Visitor& visitor) { model_.visit(visitor); };
-  choose_trained(config.train(), visit);
-  gradients_.emplace(mesh_, trained_parameters(model_), sharing_of(config), [&](std::size_t layer) {
-    model_.initialise(std::uint64_t(config.run().seed()), layer);
-  });
-  optimizer_ = make_optimizer(config.optimizer(), mesh_, gradients_->parts(), visit);
-  const std::int64_t group = config.model().moe().balance().group();
-  balance_.emplace(mesh_, group > 0 ? group : mesh_.size(axes::dp));
-  pipeline_.emplace(schedule_of(config), model_, *gradients_, *balance_, mesh_);
+      learner_(config, mesh_, [this](std::int64_t first, std::int64_t count) {
+        return data_.samples(std::uint64_t(first), count);
+      }) {
   if (reporter_ != nullptr)
     reporter_->line(describe(config, mesh_, device_.backend().description()));
-}
-
-// Counts what the batch holds before any of it runs: the loss is divided once.
-void Trainer::read_batch(std::int64_t step) {
-  const std::int64_t dp = mesh_.size(axes::dp), replica = mesh_.coordinate(axes::dp);
-  const std::int64_t size = config_.train().micro_batch(), length = config_.data().sequence();
-  const StepBatch batch = batch_of(config_.train(), step);
-  micro_batches_.clear();
-  double targets = 0, tokens = 0;
-  for (std::int64_t j = replica; j * size < batch.size; j += dp) {
-    const std::int64_t first = j * size, count = std::min(size, batch.size - first);
-    micro_batches_.push_back(
-        {j, batch.first + first, data_.samples(std::uint64_t(batch.first + first), count)});
-    targets += double(micro_batches_.back().windows.targets_that_count());
-    tokens += double(micro_batches_.back().windows.ids.size());
-  }
-  const std::vector<double> sums = sum_over_replicas(mesh_, {targets, tokens});
-  targets_ = std::max(1.0, sums[0]);
-  tokens_ = sums[1];
-  require(tokens_ == double(batch.size * length), "step ", step + 1, ": the replicas read ",
-          tokens_, " tokens; the global batch has ", batch.size, " x ", length);
-}
-
-void Trainer::prepare(Context& context, const MicroBatch& micro_batch, std::int64_t step) {
-  context.mesh = &mesh_;
-  context.batch = make_batch(mesh_, micro_batch.windows.sequences(micro_batch.first_sample), type_);
-  context.type = type_;
-  context.seed = std::uint64_t(config_.run().seed());
-  context.step = step;
-  context.micro_batch = micro_batch.number;
-  context.targets = targets_;
-  context.tokens = tokens_;
-  context.is_training = true;
-  context.balance = &*balance_;
-}
-
-std::vector<Statistics> Trainer::run_micro_batches(std::int64_t step) {
-  times_.enter("data");
-  read_batch(step);
-  PipelineHooks hooks;
-  hooks.prepare = [&](Context& context, std::int64_t n) {
-    prepare(context, micro_batches_[std::size_t(n)], step);
-  };
-  hooks.enter = [this](const char* part) { times_.enter(part); };
-  return pipeline_->run(std::ssize(micro_batches_), hooks);
 }
 
 Trainer::Taken Trainer::take_step(std::int64_t step) {
   const std::vector<PartTime> earlier = times_.parts();
   const std::vector<SentBytes> sent_before = sent_bytes(mesh_.communicator().traffic());
-  gradients_->clear();
-  balance_->clear();
-  const std::vector<Statistics> statistics = run_micro_batches(step);
+  const std::vector<Statistics> statistics =
+      learner_.run(step, [this](const char* part) { times_.enter(part); });
   times_.enter("reduction");
-  const double norm = gradients_->finish();
+  const double norm = learner_.gradients().finish();
   times_.enter("metrics");
   Taken taken;
-  taken.statistics = over_mesh(mesh_, model_.moe_layers(), statistics, pending_signal());
+  taken.statistics = over_mesh(mesh_, learner_.model().moe_layers(), statistics, pending_signal());
 
   StepReport& report = taken.report;
   report.step = step + 1;
@@ -187,9 +126,8 @@ Trainer::Taken Trainer::take_step(std::int64_t step) {
   if (!report.is_skipped) {
     times_.enter("optimizer");
     const double clip = config_.train().clip();
-    optimizer_->step(report.lr, clip > 0 && norm > clip ? clip / norm : 1);
-    gradients_->share_values();
-    if (!config_.train().has_lora()) model_.update_biases(taken.statistics.expert_counts);
+    learner_.change_weights(report.lr, clip > 0 && norm > clip ? clip / norm : 1,
+                            taken.statistics.expert_counts);
   }
   report.experts = loads_of(taken.statistics);
   for (const LayerLoad& load : report.experts)
@@ -266,7 +204,7 @@ int Trainer::run() {
       evaluate(step + 1, false);
   }
   if (signal == 0) evaluate(steps, true);
-  gradients_->wait_for_values();
+  learner_.gradients().wait_for_values();
   summary_.seconds = seconds_since(begin);
   summarise(last, signal);
   return signal;
@@ -274,7 +212,8 @@ int Trainer::run() {
 
 void Trainer::evaluate(std::int64_t step, bool is_last) {
   times_.enter("evaluation");
-  const Evaluator evaluator{config_, mesh_, data_, *pipeline_, type_, step};
+  const Evaluator evaluator{
+      config_, mesh_, data_, learner_.pipeline(), type_of(config_.run().precision()), step};
   heldout_ = evaluator.heldout();
   if (reporter_ != nullptr && !heldout_.domains.empty()) reporter_->evaluation(step, heldout_);
   if (is_last && config_.train().sample_bytes() > 0) {
@@ -290,9 +229,10 @@ void Trainer::summarise(const StepStatistics& last, int signal) {
   const double count = double(batch) / double(size * mesh_.size(axes::dp));  // of each replica
   summary_.peak_bytes_per_rank = std::int64_t(device_.memory().peak);
   // All ranks measure at once, as they trained.
-  const double gemm = gemm_seconds(model_.layers(), *gradients_, mesh_, size * length,
-                                   config_.model().moe().top_k(), type_) *
-                      count;
+  const double gemm =
+      gemm_seconds(learner_.model().layers(), learner_.gradients(), mesh_, size * length,
+                   config_.model().moe().top_k(), type_of(config_.run().precision())) *
+      count;
   if (reporter_ == nullptr) return;
   std::ranges::sort(step_seconds_);
   const double median = step_seconds_[step_seconds_.size() / 2];

@@ -120,7 +120,7 @@ std::vector<double> sum_over_replicas(const Mesh& mesh, const std::vector<double
       constant(dense(Spread::replicated, Spread::replicated, Spread::rows, Spread::replicated));
   const Tensor x =
       Tensor::empty({std::int64_t(values.size())}, DType::f64, mesh.device(), total(mine));
-  std::ranges::copy(values, x.data<double>());
+  if (!x.is_meta()) std::ranges::copy(values, x.data<double>());
   return all_reduce(x, mesh, axes::dp).to_vector<double>();
 }
 
@@ -128,7 +128,7 @@ std::vector<std::int64_t> largest_over_mesh(const Mesh& mesh,
                                             const std::vector<std::int64_t>& values) {
   const Label mine = constant(dense(Spread::rows, Spread::rows, Spread::rows, Spread::layers));
   const Tensor x = Tensor::empty({std::int64_t(values.size())}, DType::i64, mesh.device(), mine);
-  std::ranges::copy(values, x.data<std::int64_t>());
+  if (!x.is_meta()) std::ranges::copy(values, x.data<std::int64_t>());
   return all_max(x, mesh, everywhere).to_vector<std::int64_t>();
 }
 
