@@ -50,6 +50,7 @@ std::vector<LayerRange> stages_of_rank(const Mesh& mesh, ScheduleKind kind, int 
                                        const std::vector<LayerRange>& all) {
   const ScheduleShape shape{kind, mesh.size(axes::pp), chunks, 1};
   std::vector<LayerRange> own;
+  own.reserve(std::size_t(chunks));
   for (int chunk = 0; chunk < chunks; ++chunk)
     own.push_back(all.at(std::size_t(virtual_stage(shape, mesh.coordinate(axes::pp), chunk))));
   return own;

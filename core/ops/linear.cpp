@@ -1,5 +1,6 @@
 #include "core/ops/linear.h"
 
+#include <memory>
 #include <numeric>
 
 #include "core/adapter.h"
@@ -130,9 +131,10 @@ Tape::Work work_of_adapters(const Tensor& x, const Tensor& dy, const Pack& w,
 }
 
 Tape::Work weight_work(const Tensor& x, const Tensor& dy, Pack& w, const Counts& counts) {
-  return [x, dy, &w, counts, of_adapters = work_of_adapters(x, dy, w, counts)] {
+  const auto of_adapters = std::make_shared<const Tape::Work>(work_of_adapters(x, dy, w, counts));
+  return [x, dy, &w, counts, of_adapters] {
     add_gradients_of_parts(x, dy, w, counts);
-    of_adapters();
+    (*of_adapters)();
   };
 }
 
@@ -175,7 +177,8 @@ std::vector<Tensor> linear(const Tensor& x, Pack& w) {
 
 void add_weight_gradients(const Tensor& x, const Tensor& dy, Pack& w,
                           const std::vector<std::int64_t>& counts) {
-  weight_work(x, dy, w, counts)();
+  const Tape::Work work = weight_work(x, dy, w, counts);
+  work();
 }
 
 Tensor add_bias(const Tensor& x, Parameter& b) {

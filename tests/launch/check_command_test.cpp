@@ -79,7 +79,7 @@ TEST(Check, AStepNeedsWhatARealOneNeeds) {
 TEST(Check, AStepOfOtherKindsDoesToo) {
   for (const std::string more :
        {"train.recompute=full", "optimizer.kind=muon", "train.lora={rank: 2}", "model.tied=true",
-        "model.moe.bias_rate=1e-3", "model.moe.balance={kind: global}"}) {
+        "model.moe.balance={kind: global}"}) {
     SCOPED_TRACE(more);
     const config::Config config = run_of("ranks: 4, pp: 2, ep: 2", {more});
     const std::vector<RankNeeds> real = really_needed(config);
