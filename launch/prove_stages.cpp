@@ -28,6 +28,7 @@ std::string uneven_stage_layers(std::int64_t layers, std::int64_t parts, Dice& d
           " parts have no other division than the even one");
   const auto sizes_of = [](const std::vector<LayerRange>& ranges) {
     std::vector<std::int64_t> sizes;
+    sizes.reserve(ranges.size());
     for (const LayerRange& range : ranges) sizes.push_back(std::int64_t(range.end - range.begin));
     return sizes;
   };
