@@ -46,6 +46,8 @@ struct LayerWeights {
   std::vector<Pack*> packs = {};  // made of them
 };
 
+struct GradientBucket;
+
 // Which axes a gradient is summed over follows from the parameter's label alone: those on which it
 // is replicated. The gradients of one layer with one such set of axes lie side by side in one flat
 // bucket, which is reduced as an all_to_all of slices, summed in rank order, then gathered. What
@@ -112,20 +114,19 @@ class Gradients {
   [[nodiscard]] Use use(std::size_t layer, std::size_t next);
 
  private:
-  struct Bucket;
   struct Sum;
   struct Layer {
-    std::vector<std::unique_ptr<Bucket>> buckets;
-    std::vector<Bucket*> used;  // these, and those of layers before it
-    bool is_started = false;    // for the last micro-batch
+    std::vector<std::unique_ptr<GradientBucket>> buckets;
+    std::vector<GradientBucket*> used;  // these, and those of layers before it
+    bool is_started = false;            // for the last micro-batch
   };
   // The sum of squares of all gradients that the ranks hold in one way; f64, with the label of
   // that.
   using Squares = Tensor;
 
-  Bucket& bucket_of(Layer& layer, Parameter& parameter);
+  GradientBucket& bucket_of(Layer& layer, Parameter& parameter);
   void allocate(const Layer& layer, const Sharing& sharing);
-  void each_bucket(const std::function<void(Bucket&)>& f);
+  void each_bucket(const std::function<void(GradientBucket&)>& f);
   std::size_t squares_of(const Parameter& parameter);
   void start_sums(Layer& layer, bool is_last);
   void scatter(Sum& sum);
@@ -135,7 +136,7 @@ class Gradients {
   void hold(std::size_t layer);
   void release(std::size_t layer);
   void release_prefetched();
-  void wait_for_values(Bucket& bucket);
+  void wait_for_values(GradientBucket& bucket);
   double norm() const;
 
   const Mesh* mesh_;
@@ -147,8 +148,9 @@ class Gradients {
   std::vector<Squares> squares_;
   Squares unused_;                         // of sums that are not the last
   std::vector<std::vector<Sum>> started_;  // of one layer each, in order
-  // Of those: how many have made their first sum, and how many all.
-  std::size_t summed_ = 0, reduced_ = 0;
+  // Of those: how many have made their first sum, how many all, and how many, from the first on,
+  // are where they go.
+  std::size_t summed_ = 0, reduced_ = 0, arrived_ = 0;
   std::optional<std::size_t> prefetched_;  // a layer that is held for its next use
 };
 
