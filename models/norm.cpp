@@ -5,6 +5,11 @@
 
 namespace pf {
 
+NormConfig norm_of(const config::Model& c) {
+  return {c.hidden(), c.norm() == config::Model::layer ? NormKind::layer : NormKind::rms,
+          c.norm_eps()};
+}
+
 Norm::Norm(const std::string& name, const NormConfig& c, const Mesh& mesh)
     : kind_(c.kind),
       eps_(c.eps),

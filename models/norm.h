@@ -5,6 +5,7 @@
 #include <string>
 
 #include "models/layer.h"
+#include "models/model.pb.h"
 
 namespace pf {
 
@@ -15,6 +16,8 @@ struct NormConfig {
   NormKind kind = NormKind::rms;
   double eps = 1e-5;
 };
+
+NormConfig norm_of(const config::Model& c);  // of rows of `hidden`
 
 // RMSNorm of rows or of heads, or LayerNorm with a bias; its weights are whole on every rank.
 class Norm {

@@ -6,21 +6,12 @@
 
 #include "core/adapter.h"
 #include "core/error.h"
-#include "core/ops/elementwise.h"
-#include "core/ops/linear.h"
-#include "core/ops/loss.h"
 #include "core/ops/rows.h"
-#include "models/weights.h"
+#include "models/ends.h"
 #include "parallel/communicator.h"
-#include "parallel/table.h"
 
 namespace pf {
 namespace {
-
-NormConfig norm_of(const config::Model& c) {
-  return {c.hidden(), c.norm() == config::Model::layer ? NormKind::layer : NormKind::rms,
-          c.norm_eps()};
-}
 
 // Residual branches add up: their last products start smaller (Radford et al. 2019).
 double out_std(const config::Model& c) {
@@ -59,51 +50,6 @@ std::optional<ActivationKind> activation_of(const config::Model& c) {
   }
   return std::nullopt;
 }
-
-// Shared by embedding and head where they are tied. Ranks apart hold a copy each.
-WeightSpec embedding_weight(const config::Model& c, bool is_apart) {
-  Label label = dense_weight(Cut::rows);
-  if (c.tied() && is_apart) label = label.with(axes::pp, Spread::replicated);
-  return {
-      "embedding", {c.vocabulary(), c.hidden()}, label, Init::normal, c.init_std(), Role::embedding,
-      true};
-}
-
-// Ids to rows, plus learned positions where there are any. The vocabulary is cut over tp: each rank
-// finds some rows, leave() sums them; positions are whole, and added to this rank's tokens.
-class Embedding : public Layer {
- public:
-  // `is_apart`: the head is on another rank.
-  Embedding(const config::Model& c, bool is_apart, const Mesh& mesh)
-      : offset_(c.position_offset()), w_(make_parameter(mesh, embedding_weight(c, is_apart))) {
-    if (c.position() == config::Model::learned)
-      make_parameter(positions_, mesh,
-                     {"positions",
-                      {c.max_positions() + offset_, c.hidden()},
-                      dense_weight(Cut::whole),
-                      Init::normal,
-                      c.init_std(),
-                      Role::embedding});
-  }
-  std::string name() const override { return "embedding"; }
-  Tensor forward(const Tensor&, Context& context) override {
-    Tensor x = leave(embedding(of_stage(context.batch.ids), w_, context.type), context);
-    if (!positions_) return x;
-    const Tensor at = slice(of_stage(context.batch.position), *context.mesh, axes::tp);
-    return add(x, embedding(at, *positions_, context.type, offset_));
-  }
-  Parameter& weight() { return w_; }
-
- private:
-  void visit_parts(const Visitor& visitor) override {
-    visitor.parameter(w_);
-    if (positions_) visitor.parameter(*positions_);
-  }
-
-  std::int64_t offset_;
-  Parameter w_;
-  std::optional<Parameter> positions_;
-};
 
 class TransformerLayer : public Layer {
  public:
@@ -226,72 +172,6 @@ class TransformerLayer : public Layer {
   std::optional<LatentAttention> latent_;
   std::optional<Mlp> mlp_;
   std::optional<Moe> moe_;
-};
-
-// The last norm, logits and their cross entropy, by chunks of rows: never more than a chunk of
-// logits is in memory. The vocabulary is cut over tp; three numbers a token travel.
-class Head : public Layer {
- public:
-  // `tied`: the embedding's weights, or null where this rank has none.
-  Head(const config::Model& c, std::int64_t chunk, Parameter* tied, const Mesh& mesh)
-      : chunk_(chunk), norm_("head.norm", norm_of(c), mesh), w_(tied) {
-    if (tied == nullptr)
-      w_ = &make_parameter(own_, mesh,
-                           c.tied() ? embedding_weight(c, true)
-                                    : WeightSpec{"head",
-                                                 {c.vocabulary(), c.hidden()},
-                                                 dense_weight(Cut::rows),
-                                                 Init::normal,
-                                                 c.init_std(),
-                                                 Role::head,
-                                                 true});
-    pack_.emplace("head", std::vector<Parameter*>{w_});
-  }
-  std::string name() const override { return "head"; }
-
-  Tensor forward(const Tensor& x, Context& context) override {
-    const Tensor h = enter(norm_.forward(x), context);
-    if (context.wants_logits) return linear(h, *pack_)[0];
-    const auto chunks = split_rows(h, chunk_);
-    std::int64_t begin = 0;
-    for (std::size_t i = 0; i < chunks.size(); ++i) {
-      const std::int64_t end = begin + chunks[i].rows();
-      const auto segment = [this, &context, begin, end](std::span<const Tensor> rows) {
-        return std::vector<Tensor>{loss(rows[0], context, begin, end)};
-      };
-      const Tensor part =
-          chunks.size() == 1 ? segment(chunks)[0] : recompute(segment, {chunks[i]})[0];
-      context.statistics.losses[int(i)] = part.detached();
-      Tape::root(part);
-      begin = end;
-    }
-    return {};
-  }
-
- private:
-  void visit_parts(const Visitor& visitor) override {
-    norm_.visit(visitor);
-    if (own_) visitor.parameter(*own_);
-    visitor.pack(*pack_);
-  }
-
-  // Of the rows [begin, end) of the micro-batch, which are h.
-  Tensor loss(const Tensor& h, const Context& context, std::int64_t begin, std::int64_t end) {
-    const Mesh& mesh = *context.mesh;
-    const Batch& batch = context.batch;
-    const Tensor logits = linear(h, *pack_)[0];
-    const Tensor top = all_max(row_max(logits), mesh, axes::tp);
-    LossParts parts =
-        loss_parts(logits, top, batch.targets.rows(begin, end), w_->block().begin[0], axes::tp);
-    parts = {all_reduce(parts.exp_sum, mesh, axes::tp), all_reduce(parts.picked, mesh, axes::tp)};
-    return cross_entropy(parts, top, batch.mask.rows(begin, end), 1 / context.targets);
-  }
-
-  std::int64_t chunk_;
-  Norm norm_;
-  std::optional<Parameter> own_;
-  Parameter* w_;
-  std::optional<Pack> pack_;
 };
 
 // A stream of random numbers that only the name decides: FNV-1a.
