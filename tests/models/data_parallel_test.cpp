@@ -56,6 +56,32 @@ TEST(DataParallel, EachGroupOfTheGlobalBalanceEqualsOneRank) {
       expect_like_one_rank(with_balance(kind, group));
 }
 
+std::int64_t gathered(const Mesh& mesh) {
+  std::int64_t calls = 0;
+  for (const Traffic& t : mesh.communicator().traffic())
+    if (t.kind == "gather_weights") calls += t.calls;
+  return calls;
+}
+
+TEST(DataParallel, BackwardGathersAllDividedWeightsButTheEmbedding) {
+  Recipe recipe = with_balance(Kind::none);
+  recipe.sharing = {.ranks = 0, .divided = Divided::weights};
+  in_ranks(2, [&](const Mesh& mesh) {
+    SmallModel model(recipe, mesh, length);
+    const Samples samples = even_samples(2, length, recipe.model.vocabulary());
+    Context context;
+    context.mesh = &mesh;
+    context.type = recipe.type;
+    context.batch =
+        make_batch(mesh, {.count = 2, .ids = samples.ids, .targets = samples.targets}, recipe.type);
+    model.pipeline().evaluate(context);
+    const std::int64_t all = gathered(mesh);
+    EXPECT_GT(all, 4);
+    model.step(samples);  // forward, backward, and once more to show all gradients
+    EXPECT_EQ(gathered(mesh) - all, 3 * all - 1);
+  });
+}
+
 TEST(DataParallel, WhatIsCountedTogetherMatters) {
   const Samples samples = uneven_samples(count, length, 11);
   const double by_one = step(with_balance(Kind::global, 1), 1, samples)[0].balance_loss;
