@@ -19,8 +19,8 @@ const char* name_of(config::Optimizer::Kind kind);  // "AdamW"
 // by their size: what is a small difference in one that should be zero would be a large one here.)
 Weights optimized(const config::Config& config, config::Optimizer::Kind kind);
 
-// Prints a line for each optimizer: how far the layouts are from one rank, with its state whole and
-// shared (zero 1); and one for each that differs. Returns whether none does.
+// Prints a line for each optimizer: how far the layouts are from one rank, without ZeRO and with
+// each of its stages; and one for each that differs. Returns whether none does.
 bool prove_optimizers(const LayoutsOfModel& layouts);
 
 }  // namespace pf
