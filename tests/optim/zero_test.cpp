@@ -169,33 +169,39 @@ TEST(Zero, InGroupsEqualsReplicasThatShareNothing) {
   }
 }
 
-TEST(Zero, WithFrozenParametersRecomputeAndDeferralToo) {
-  Task task{.recipe = {.recompute = {Recompute::full},
-                       .frozen = {"embedding", "layers.0.attention.k", "layers.1.moe.router"}}};
-  const Trained want = in_replicas(task, 3)[0];
+// In each stage, with gradients of weights at once and later.
+std::vector<Task> divided_in_all_ways(Task task) {
+  std::vector<Task> ways;
   task.sharing = 0;
   for (const Divided divided : stages)
-    for (const bool defers : {false, true}) {
+    for (const auto schedule : {ScheduleKind::one_f_one_b, ScheduleKind::zero_bubble_h1}) {
       task.divided = divided;
-      task.recipe.schedule = defers ? ScheduleKind::zero_bubble_h1 : ScheduleKind::one_f_one_b;
-      EXPECT_LT(distance(want, in_replicas(task, 3)[2]), 1e-12) << int(divided);
+      task.recipe.schedule = schedule;
+      ways.push_back(task);
     }
+  return ways;
+}
+
+TEST(Zero, WithFrozenParametersRecomputeAndDeferralToo) {
+  const Task task{
+      .recipe = {.recompute = {Recompute::full},
+                 .frozen = {"embedding", "layers.0.attention.k", "layers.1.moe.router"}}};
+  const Trained want = in_replicas(task, 3)[0];
+  for (const Task& way : divided_in_all_ways(task))
+    EXPECT_LT(distance(want, in_replicas(way, 3)[2]), 1e-12)
+        << int(way.divided) << ' ' << name(way.recipe.schedule);
 }
 
 TEST(Zero, OfLowRankChangesToo) {
   for (const DType type : {DType::f64, DType::bf16}) {
-    Task task{.recipe = {.type = type,
-                         .micro_batch = 4,
-                         .adapted = {.names = {"attention.q", "attention.v", "experts.down"},
-                                     .b_std = 0.1}}};
+    const Task task{.recipe = {.type = type,
+                               .micro_batch = 4,
+                               .adapted = {.names = {"attention.q", "attention.v", "experts.down"},
+                                           .b_std = 0.1}}};
     const Trained want = in_replicas(task, 3)[0];
-    task.sharing = 0;
-    for (const Divided divided : stages)
-      for (const bool defers : {false, true}) {
-        task.divided = divided;
-        task.recipe.schedule = defers ? ScheduleKind::zero_bubble_h1 : ScheduleKind::one_f_one_b;
-        EXPECT_TRUE(in_replicas(task, 3)[1] == want) << name(type) << ' ' << int(divided);
-      }
+    for (const Task& way : divided_in_all_ways(task))
+      EXPECT_TRUE(in_replicas(way, 3)[1] == want)
+          << name(type) << ' ' << int(way.divided) << ' ' << name(way.recipe.schedule);
   }
 }
 

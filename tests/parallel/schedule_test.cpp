@@ -106,6 +106,22 @@ TEST(Schedule, OfOneRankSendsNothing) {
             "F0.0 F1.0 I1.0 I0.0 W1.0 W0.0");
 }
 
+// The gradient of a tied embedding starts to travel when the embedding's last weight work is done:
+// the head adds to it no later.
+TEST(Schedule, WhereARankHasBothEndsTheHeadsWeightsAreDoneFirst) {
+  int with_both = 0;
+  for (const ScheduleShape& shape : many_shapes()) {
+    const int last = virtual_stages(shape) - 1, rank = rank_of(shape, 0);
+    if (rank_of(shape, last) != rank) continue;
+    ++with_both;
+    int last_done = -1;  // chunk
+    for (const Action& a : make_schedule(shape).ranks[std::size_t(rank)])
+      if (a.kind == Kind::backward || a.kind == Kind::weight_gradient) last_done = a.chunk;
+    EXPECT_EQ(last_done, chunk_of(shape, 0)) << text(shape);
+  }
+  EXPECT_GT(with_both, 100);
+}
+
 TEST(Schedule, HoldsWhatThePapersSay) {
   EXPECT_EQ(in_flight(make_schedule({ScheduleKind::gpipe, 4, 1, 12}), 0), 12);
   EXPECT_EQ(in_flight(make_schedule({one_f_one_b, 4, 1, 12}), 0), 4);
