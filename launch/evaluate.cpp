@@ -57,8 +57,7 @@ Heldout Evaluator::heldout() const {
     const auto windows = std::int64_t(data.heldout_windows(source));
     if (windows == 0) continue;
     double targets = 0;
-    Statistics
-        losses;  // of all micro-batches: summed once, so that stages don't wait for each other
+    Statistics losses;  // of all micro-batches: one sum, so that stages don't wait for each other
     DomainChoices chosen;
     for (std::int64_t first = replica; first - replica < windows; first += at_once * replicas) {
       const std::int64_t left = first < windows ? (windows - first + replicas - 1) / replicas : 0;

@@ -22,6 +22,7 @@ using Kind = Action::Kind;
 using Json = nlohmann::json;
 using Work = std::map<int, std::vector<WorkBox>>;  // by rank of the run
 
+constexpr int most_micro_batches = 1'000'000;  // of a step
 constexpr std::string_view how_to_record =
     "; record them with: pentafold train FILE parallel.pp=2 --ranks 2 --profile";
 
@@ -32,7 +33,8 @@ std::optional<Action> action_of(std::string_view name) {
   if (space == name.npos || point == name.npos || point < space) return {};
   const auto number = [&](std::size_t begin, std::size_t end, int& out) {
     const auto found = std::from_chars(name.data() + begin, name.data() + end, out);
-    return found.ec == std::errc() && found.ptr == name.data() + end && out >= 0;
+    return found.ec == std::errc() && found.ptr == name.data() + end && out >= 0 &&
+           out < most_micro_batches;
   };
   if (!number(space + 1, point, action.chunk) ||
       !number(point + 1, name.size(), action.micro_batch))

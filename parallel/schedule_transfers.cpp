@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cassert>
 #include <optional>
 
 #include "core/error.h"
@@ -129,6 +130,7 @@ class Emitter {
       const std::pair key(wait, !waits_for(to, *sending));
       if (best < 0 || key < least) best = rank, least = key;
     }
+    assert(best >= 0);  // orders of work have no circles, so that somebody sends
     transfer(best);
   }
 

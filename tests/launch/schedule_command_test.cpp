@@ -233,6 +233,10 @@ TEST_F(MeasuredRun, SaysWhatIsWrongWithATrace) {
   write_trace(event(0, "sideways 0.0", 1, 1));
   EXPECT_EQ(error(),
             "trace.json:2: found the action 'sideways 0.0', wanted one like 'forward 0.3'");
+  write_trace(event(0, "forward 0.2147483647", 1, 1));
+  EXPECT_EQ(error(),
+            "trace.json:2: found the action 'forward 0.2147483647', wanted one like "
+            "'forward 0.3'");
   write_trace("{\"cat\":\"action\"},\n");
   EXPECT_EQ(error(),
             "trace.json:2: found '{\"cat\":\"action\"}', wanted an event with name, pid, ts "
