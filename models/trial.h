@@ -65,6 +65,7 @@ struct Recipe {
   std::vector<std::string> frozen = {};  // parameters
   Sharing sharing = {};
   Adapted adapted = {};
+  bool is_nudged = false;  // each weight begins with another last bit; in f64
 };
 
 // What a step gives, the same on every rank.
@@ -97,6 +98,7 @@ class SmallModel {
 
  private:
   void scatter_b(Layer& layer);
+  void nudge(Layer& layer);
   Batch batch_of(const Samples& samples, std::int64_t first, std::int64_t step) const;
   void prepare(Context& context, const Samples& samples, std::int64_t micro_batch,
                std::int64_t step);

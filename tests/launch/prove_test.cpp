@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <set>
 
 #include "launch/prove_file.h"
@@ -310,6 +311,28 @@ TEST(RandomProofs, EveryPairOfFeaturesMeetsInTheFirstCases) {
   EXPECT_EQ(cases.pairs_in(first), cases.legal_pairs());
   EXPECT_GT(cases.legal_pairs(), 4000u);
   EXPECT_LT(cases.pairs_in({first[0]}), 600u);
+}
+
+// A norm of one number keeps its sign alone: what is left of it is 1e5 times its rounding.
+TEST(RandomProofs, RoundingIsWhatOneRankMakesOfLastBits) {
+  config::Config config = RandomCases(1).of(0).config;
+  const double usual = rounding_of(config).distance;
+  EXPECT_GT(usual, 0);
+  EXPECT_LT(usual, proof_bound);
+  config.mutable_model()->set_hidden(1);
+  const Difference rounding = rounding_of(config);
+  EXPECT_GT(rounding.distance, 100 * usual);
+  Proof proof;
+  proof.worst.distance = rounding.distance / 2;
+  EXPECT_FALSE(proof.is_beyond(rounding));
+  proof.worst.distance = std::max(rounding.distance, proof_bound) * 2;
+  EXPECT_TRUE(proof.is_beyond(rounding));
+  proof.worst.distance = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_TRUE(proof.is_beyond(rounding));
+  proof.worst.distance = 0;
+  EXPECT_FALSE(proof.is_beyond(rounding));
+  proof.error = "no memory";
+  EXPECT_TRUE(proof.is_beyond(rounding));
 }
 
 TEST(RandomProofs, WhatFailsIsShrunkToWhatItNeeds) {
