@@ -214,21 +214,16 @@ CheckReport check(const config::Config& config) {
 }
 
 void CheckCommand::add_to(CLI::App& app) {
-  app.add_option("FILE", file);
-  app.add_option("KEY=VALUE", overrides);
-  app.add_option("--ranks", ranks);
-  app.add_option("--threads", threads);
+  given.add_to(app);
+  given.add_threads_to(app);
   app.add_flag("--json", is_json);
 }
 
 int CheckCommand::run(int& failure) const {
-  require(!file.empty(),
+  require(!given.file.empty(),
           "name the FILE to check, like configs/mixtral_8x22b.yaml (see pentafold --help)");
-  std::vector<std::string> all = overrides;
-  if (!ranks.empty()) all.push_back("parallel.ranks=" + ranks);
-  if (!threads.empty()) all.push_back("parallel.threads=" + threads);
   Places places{"configuration", {}};
-  const config::Config config = load_config(file, all, {.places = &places});
+  const config::Config config = load_config(given.file, given.changes(), {.places = &places});
   check_supported(config, places);
   const CheckReport report = check(config);
   failure = 1;

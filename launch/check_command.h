@@ -7,12 +7,12 @@
 #include <vector>
 
 #include "launch/check_step.h"
+#include "launch/file_arguments.h"
 
 namespace pf {
 
 struct CheckCommand {
-  std::string file, ranks, threads;
-  std::vector<std::string> overrides;
+  FileArguments given;
   bool is_json = false;
 
   void add_to(CLI::App& app);

@@ -25,6 +25,7 @@
 #include "launch/config_docs.h"
 #include "launch/config_keys.h"
 #include "launch/data_command.h"
+#include "launch/file_arguments.h"
 #include "launch/layout_command.h"
 #include "launch/plot.h"
 #include "launch/prove_command.h"
@@ -112,19 +113,21 @@ NO_COLOR=1 turns colours off.
 )";
 
 struct Command {
-  std::string file, ranks, threads;
-  std::vector<std::string> overrides;
+  pf::FileArguments given;
   bool wants_docs = false;
+
+  void add_to(CLI::App& app) {
+    given.add_to(app);
+    given.add_threads_to(app);
+  }
 
   // `mpi_ranks`: those of MPI's world, which decides; 0 without it.
   pf::config::Config load(int mpi_ranks, const pf::LoadOptions& options) const {
-    std::vector<std::string> all = overrides;
-    pf::require(mpi_ranks == 0 || ranks.empty(), "--ranks ", ranks, ": MPI has ", mpi_ranks,
-                " ranks already; leave --ranks out, or change the launcher's number");
-    if (!ranks.empty()) all.push_back("parallel.ranks=" + ranks);
+    pf::require(mpi_ranks == 0 || given.ranks.empty(), "--ranks ", given.ranks, ": MPI has ",
+                mpi_ranks, " ranks already; leave --ranks out, or change the launcher's number");
+    std::vector<std::string> all = given.changes();
     if (mpi_ranks > 0) all.push_back("parallel.ranks=" + std::to_string(mpi_ranks));
-    if (!threads.empty()) all.push_back("parallel.threads=" + threads);
-    return pf::load_config(file, all, options);
+    return pf::load_config(given.file, all, options);
   }
 };
 
@@ -140,13 +143,6 @@ struct Plot {
     app.add_flag("--log", options.is_log);
   }
 };
-
-void add_arguments(CLI::App& app, Command& command) {
-  app.add_option("FILE", command.file);
-  app.add_option("KEY=VALUE", command.overrides);
-  app.add_option("--ranks", command.ranks);
-  app.add_option("--threads", command.threads);
-}
 
 // Runs of one name are told apart by their paths.
 int plot(Plot plot, int& failure) {
@@ -233,13 +229,13 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   CLI::App* train = app.add_subcommand("train");
   CLI::App* config = app.add_subcommand("config");
   CLI::App* list = app.add_subcommand("presets");
-  add_arguments(*train, command);
+  command.add_to(*train);
   std::string profile;
   train->add_flag("--profile{auto}", profile);
-  add_arguments(*config, command);
+  command.add_to(*config);
   config->add_flag("--docs", command.wants_docs);
   CLI::App* layout = app.add_subcommand("layout");
-  add_arguments(*layout, command);
+  command.add_to(*layout);
   Plot pictures;
   CLI::App* plots = app.add_subcommand("plot");
   pictures.add_to(*plots);
@@ -284,7 +280,7 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   if (schedules->parsed()) return schedule.run(failure);
   if (proves->parsed()) return proof.run(failure);
   if (plots->parsed()) return plot(std::move(pictures), failure);
-  pf::require(!command.file.empty(), "name the FILE to ", train->parsed() ? "train" : "show",
+  pf::require(!command.given.file.empty(), "name the FILE to ", train->parsed() ? "train" : "show",
               ", like configs/quickstart.yaml (see pentafold --help)");
   if (train->parsed() && pf::is_mpi_rank()) mpi.emplace();
   pf::TrainOptions options;

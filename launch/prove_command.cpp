@@ -11,9 +11,7 @@
 namespace pf {
 
 void ProveCommand::add_to(CLI::App& app) {
-  app.add_option("FILE", file);
-  app.add_option("KEY=VALUE", overrides);
-  app.add_option("--ranks", ranks);
+  given.add_to(app);
   app.add_option("--precision", precision);
   app.add_option("--random", random);
   app.add_option("--seed", seed);
@@ -28,29 +26,24 @@ int ProveCommand::run(int& failure) const {
   require(seed >= 0 && first >= 0, "--seed and --case: found ", seed, " and ", first,
           ", wanted 0 or more");
   require(precision.empty(), "--precision ", precision, ": random cases are proven in f64");
-  require(!file.empty() || ranks.empty(), "--ranks ", ranks,
+  require(!given.file.empty() || given.ranks.empty(), "--ranks ", given.ranks,
           ": random models have ranks of their own");
-  const Cases cases = file.empty() ? cases_of_any_model(std::uint64_t(seed))
-                                   : cases_of_file(file, changes(), std::uint64_t(seed));
+  const Cases cases = given.file.empty()
+                          ? cases_of_any_model(std::uint64_t(seed))
+                          : cases_of_file(given.file, given.changes(), std::uint64_t(seed));
   cases.of(first);  // what is wrong with the file is said as such
   failure = 1;
   return search({is_forever ? 0 : random, seed, first, output}, cases);
 }
 
-std::vector<std::string> ProveCommand::changes() const {
-  std::vector<std::string> all = overrides;
-  if (!ranks.empty()) all.push_back("parallel.ranks=" + ranks);
-  return all;
-}
-
 int ProveCommand::prove_file(int& failure) const {
-  require(!file.empty(),
+  require(!given.file.empty(),
           "name the FILE to prove, like configs/prove/moe.yaml, or give --random N "
           "(see pentafold --help)");
   config::Run::Precision type = config::Run::f64;
   require(precision.empty() || config::Run::Precision_Parse(precision, &type),
           "--precision: found '", precision, "', wanted f64 (a proof), f32 or bf16 (a table)");
-  const FileToProve wanted = file_to_prove(file, changes());
+  const FileToProve wanted = file_to_prove(given.file, given.changes());
   const LayoutsOfModel layouts = layouts_to_prove(wanted);
   failure = 1;
   print(heading_of(wanted.config, config::Run::Precision_Name(type)));

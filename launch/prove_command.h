@@ -4,13 +4,14 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <string>
-#include <vector>
+
+#include "launch/file_arguments.h"
 
 namespace pf {
 
 struct ProveCommand {
-  std::string file, ranks, precision, output = "unproven";
-  std::vector<std::string> overrides;
+  FileArguments given;
+  std::string precision, output = "unproven";
   std::int64_t random = 0, seed = 1, first = 0;
   bool is_forever = false;
 
@@ -21,7 +22,6 @@ struct ProveCommand {
 
  private:
   int prove_file(int& failure) const;
-  std::vector<std::string> changes() const;  // overrides, and --ranks
 };
 
 }  // namespace pf
