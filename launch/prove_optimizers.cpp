@@ -86,9 +86,9 @@ bool prove_optimizer(const LayoutsOfModel& layouts, config::Optimizer::Kind kind
                       name_of(kind), failed, 2 * count));
   else
     print(
-        fmt::format("{} on equal gradients: {:.1e} (weights {}) in {} layouts, each with its "
+        fmt::format("{} on equal gradients: {:.1e} (weights {}) in {} layout{}, with its "
                     "state whole and shared\n",
-                    name_of(kind), worst.distance, worst.where, count));
+                    name_of(kind), worst.distance, worst.where, count, count == 1 ? "" : "s"));
   return failed == 0;
 }
 

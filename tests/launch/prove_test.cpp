@@ -124,14 +124,22 @@ TEST(Proofs, TheBalanceGroupIsOneThatAllLayoutsShare) {
       2);
 }
 
-TEST(Proofs, LargeModelsAndBatchesAndSingleRanksAreRefused) {
-  const auto said = [](const Overrides& overrides) { return error_of([&] { moe(overrides); }); };
-  EXPECT_NE(said({"parallel.ranks=2", "model.hidden=4096"}).find("Make it smaller"),
+TEST(Proofs, LargeModelsAndBatchesAreJobsOfOneLayout) {
+  EXPECT_FALSE(moe({"parallel.ranks=2"}).job.has_value());
+  for (const char* large : {"model.hidden=4096", "train.global_batch=4096"}) {
+    const FileToProve file = moe({"parallel.ranks=2", "parallel.tp=2", large});
+    EXPECT_TRUE(file.job.has_value()) << large;
+    EXPECT_EQ(layouts_to_prove(file).legal.size(), 1u) << large;
+  }
+  EXPECT_NE(error_of([] {
+              file_to_draw(folder + "/configs/prove/moe.yaml", {"model.hidden=4096"});
+            }).find("Make it smaller"),
             std::string::npos);
-  EXPECT_NE(said({"parallel.ranks=2", "train.global_batch=4096"}).find("tokens a step"),
+}
+
+TEST(Proofs, SingleRanksAndIllegalLayoutsAreRefused) {
+  EXPECT_NE(error_of([] { moe({}); }).find("parallel.ranks: found 1, wanted 2 to 64"),
             std::string::npos);
-  EXPECT_NE(said({}).find("parallel.ranks: found 1, wanted 2 to 64"), std::string::npos)
-      << said({});
   EXPECT_NE(error_of([] {
               layouts_to_prove(moe({"parallel.ranks=8", "parallel.tp=2", "parallel.cp=2",
                                     "parallel.pp=1", "train.global_batch=7"}));
