@@ -18,7 +18,7 @@ namespace {
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 
-constexpr double least_init_std = 0.3;
+constexpr double least_init_std = 0.2;
 constexpr const char* layers_key = "model.layers";
 constexpr const char* heads_key = "model.heads";
 constexpr const char* batch_key = "train.global_batch";

@@ -106,7 +106,7 @@ TEST(SmallJobs, SizesAreTheSmallest) {
                               {"model.head_dim", "4"},       //
                               {"model.moe.ffn", "11"},       // larger than hidden
                               {"model.vocabulary", "24"},    // even
-                              {"model.init_std", "0.3"},     //
+                              {"model.init_std", "0.2"},     //
                               {"data.sequence", "12"},       //
                               {"train.global_batch", "72"},  // 9 micro-batches of 8 replicas
                               {"train.head_chunk", "3"}}));  // divides the rows
