@@ -77,6 +77,7 @@ class Embedding : public Layer {
   }
   std::string name() const override { return "embedding"; }
   Tensor forward(const Tensor&, Context& context) override {
+    const PurposeScope of_part("embedding");
     Tensor x = leave(embedding(of_stage(context.batch.ids), w_, context.type), context);
     if (!positions_) return x;
     const Tensor at = slice(of_stage(context.batch.position), *context.mesh, axes::tp);
@@ -240,6 +241,7 @@ class Head : public Layer {
   std::string name() const override { return "head"; }
 
   Tensor forward(const Tensor& x, Context& context) override {
+    const PurposeScope of_part("head");
     const Tensor h = enter(norm_.forward(x), context);
     if (context.wants_logits) return linear(h, *pack_)[0];
     const auto chunks = split_rows(h, chunk_);
@@ -303,6 +305,7 @@ Transformer::Transformer(const config::Model& c, const ModelOptions& options, co
     : mesh_(&mesh), type_(options.type), hidden_(c.hidden()) {
   const bool turns = c.position() == config::Model::rope;
   if (turns) {
+    const PurposeScope of_part("tables");
     const std::int64_t width = c.has_mla() ? c.mla().rope_dim() : c.head_dim();
     rope_ = rope_table(options.positions,
                        rope_frequencies(width, c.rope_base(), scaling_of(c), options.positions),

@@ -174,6 +174,7 @@ void Gradients::Bucket::allocate(const Mesh& mesh, const Sharing& sharing) {
 
   Device& device = mesh.device();
   const std::int64_t begin = owners.begin(), end = owners.end();
+  const PurposeScope of_part(parts::gradients);
   if (divides_gradients()) {
     own = Tensor::zeros({end - begin}, type, device);
     for (Parameter* p : parameters)
@@ -201,6 +202,7 @@ Part Gradients::Bucket::part(std::size_t i) const {
 }
 
 void Gradients::Bucket::place_gradients(Device& device) {
+  const PurposeScope of_part(parts::gradients);
   flat = Tensor::empty({size}, type, device);
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const std::int64_t end = begins[i] + parameters[i]->size();
@@ -217,6 +219,7 @@ void Gradients::Bucket::drop_gradients() {
 
 void Gradients::Bucket::keep_values(Device& device) {
   if (!is_shared()) return;
+  const PurposeScope of_part(parts::weights);
   if (divides_weights())
     kept = Tensor::zeros({owners.end() - owners.begin()}, type, device);
   else
@@ -253,6 +256,7 @@ std::unique_ptr<Pending> Gradients::Bucket::gather(const Mesh& mesh, const Call&
 
 void Gradients::Bucket::gather_values(const Mesh& mesh) {
   if (divides_weights()) {
+    const PurposeScope of_part(parts::weights);
     values = Tensor::empty({size}, type, mesh.device());
     backend(values).copy(values.rows(owners.begin(), owners.end()), kept);
   }
@@ -323,6 +327,7 @@ std::size_t Gradients::squares_of(const Parameter& parameter) {
   const auto found =
       std::ranges::find_if(squares_, [&](const Squares& s) { return s.label() == label; });
   const auto index = std::size_t(found - squares_.begin());
+  const PurposeScope of_part(parts::gradients);
   if (found == squares_.end())
     squares_.push_back(Tensor::zeros({}, DType::f64, mesh_->device(), label));
   return index;
@@ -385,6 +390,7 @@ void Gradients::scatter(Sum& sum) {
   const Slices& slices = sum.slices();
   const std::size_t ranks = slices.group.size();
   const std::int64_t slice = slices.end() - slices.begin();
+  const PurposeScope of_part(parts::buffers);
   sum.received = Tensor::empty({std::int64_t(ranks - 1), slice}, sum.bucket->type, mesh_->device());
   std::vector<ConstBytes> send(ranks, ConstBytes{});
   std::vector<Bytes> receive(ranks, Bytes{});
