@@ -108,7 +108,7 @@ class Pipeline::Run {
         links_(*pipeline.mesh_, pipeline.model_->hidden()) {
     for (const Action& action : actions_) {
       if (ends_weights(action.kind)) last_weights_[action.chunk] = action.micro_batch;
-      backwards_left_[action.micro_batch] += ends_weights(action.kind);
+      ++actions_left_[action.micro_batch];
     }
   }
 
@@ -116,6 +116,7 @@ class Pipeline::Run {
     for (std::size_t i = 0; i < actions_.size(); ++i) {
       post_receives(i);
       perform(actions_[i]);
+      if (--actions_left_[actions_[i].micro_batch] == 0) land(actions_[i].micro_batch);
     }
     hooks_.enter("pipeline");
     links_.finish();
@@ -140,6 +141,12 @@ class Pipeline::Run {
       hooks_.prepare(found->context, micro_batch);
     }
     return *found;
+  }
+
+  void land(int micro_batch) {
+    std::unique_ptr<Flight>& done = flights_[std::size_t(micro_batch)];
+    statistics_[std::size_t(micro_batch)] = std::move(done->context.statistics);
+    done.reset();
   }
 
   // Those before the work that follows this one, so that they travel while it runs.
@@ -189,10 +196,6 @@ class Pipeline::Run {
     } else {
       backward(action, now);
     }
-    if (ends_weights(action.kind) && --backwards_left_[action.micro_batch] == 0) {
-      statistics_[std::size_t(action.micro_batch)] = std::move(now.context.statistics);
-      flights_[std::size_t(action.micro_batch)].reset();
-    }
   }
 
   bool is_last(const Action& action) const {
@@ -238,8 +241,8 @@ class Pipeline::Run {
   const PipelineHooks& hooks_;
   std::vector<std::unique_ptr<Flight>> flights_;  // by micro-batch of this replica
   std::vector<Statistics> statistics_;
-  std::map<int, int> last_weights_;    // by chunk: the micro-batch whose weight work is the last
-  std::map<int, int> backwards_left_;  // by micro-batch
+  std::map<int, int> last_weights_;  // by chunk: the micro-batch whose weight work is the last
+  std::map<int, int> actions_left_;  // by micro-batch
   Handed handed_on_, handed_back_, outputs_, input_gradients_;
   std::size_t posted_ = 0;
   StageLinks links_;

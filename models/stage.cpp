@@ -13,6 +13,12 @@ bool wants_gradient(const Tensor& x) {
   return x && x.slot().index >= 0;
 }
 
+// The layer itself, if its backward reads weights. That of a layer without an input, the embedding,
+// does not: nobody wants the gradient of what it looks up.
+std::size_t read_by_backward(const Flight& flight, std::size_t layer) {
+  return flight.steps[layer].x ? layer : Gradients::none;
+}
+
 }  // namespace
 
 Tensor Stage::forward(Flight& flight, LayerRange range, const Tensor& input) {
@@ -40,7 +46,9 @@ Tensor Stage::backward(Flight& flight, LayerRange range, Tensor dy, Weights weig
     Flight::Step& step = flight.steps[l];
     const Span span("layer", "backward of ", (*layers_)[l]->name());
     enter(flight.context, "backward of " + (*layers_)[l]->name());
-    const Gradients::Use in_use = gradients_->use(l, l > range.begin ? l - 1 : Gradients::none);
+    const Gradients::Use in_use =
+        gradients_->use(read_by_backward(flight, l),
+                        l > range.begin ? read_by_backward(flight, l - 1) : Gradients::none);
     std::vector<Tape::Work>* later = weights == Weights::later ? &step.weight_work : nullptr;
     if (dy && wants_gradient(step.y)) {
       const Tensor ys[] = {step.y}, dys[] = {dy};

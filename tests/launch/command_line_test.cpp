@@ -21,10 +21,6 @@ namespace {
 
 class CommandLine : public testing::Test {
  protected:
-  void SetUp() override {
-    if (access(PENTAFOLD_BINARY, X_OK) != 0) GTEST_SKIP() << PENTAFOLD_BINARY << " is not built";
-  }
-
   // Through the shell; $p is the program. Started in the folder of the test.
   Outcome shell(const std::string& command) const { return in_shell(here, command); }
   Outcome run(const std::string& arguments) const { return shell("$p " + arguments); }
@@ -138,7 +134,6 @@ TEST_F(CommandLine, AFullDiskIsAFailure) {
 class Training : public CommandLine {
  protected:
   void SetUp() override {
-    CommandLine::SetUp();
     write_small_run(here);
   }
 

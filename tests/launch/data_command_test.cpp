@@ -26,7 +26,6 @@ namespace fs = std::filesystem;
 class DataProgram : public testing::Test {
  protected:
   void SetUp() override {
-    if (access(PENTAFOLD_BINARY, X_OK) != 0) GTEST_SKIP() << PENTAFOLD_BINARY << " is not built";
     here.write("a.txt", "one\ftwo\f");
     here.write("b.jsonl", "{\"prompt\":\"what?\",\"answer\":\"that\"}\n");
   }

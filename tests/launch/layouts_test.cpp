@@ -1,6 +1,5 @@
 // Layouts of the ranks in training: by the program, on whole runs.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -27,7 +26,6 @@ void add_numbers(const nlohmann::json& from, std::vector<double>& numbers) {
 class LayoutsInTraining : public testing::Test {
  protected:
   void SetUp() override {
-    if (access(PENTAFOLD_BINARY, X_OK) != 0) GTEST_SKIP() << PENTAFOLD_BINARY << " is not built";
     write_small_run(here);
   }
   Told train(const std::string& arguments) {

@@ -1,7 +1,6 @@
 #include "launch/plot.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <string>
@@ -160,9 +159,6 @@ TEST(Plot, SmoothingStartsAtTheFirstValueAndPassesGaps) {
 
 class PlotCommand : public testing::Test {
  protected:
-  void SetUp() override {
-    if (access(PENTAFOLD_BINARY, X_OK) != 0) GTEST_SKIP() << PENTAFOLD_BINARY << " is not built";
-  }
   Outcome plot(const std::string& arguments) const {
     return in_shell(here, "$p plot " + arguments);
   }

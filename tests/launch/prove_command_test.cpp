@@ -1,6 +1,5 @@
 // `pentafold prove` as people start it.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include "tests/launch/shell.h"
 
@@ -9,9 +8,6 @@ namespace {
 
 class ProveCommandLine : public testing::Test {
  protected:
-  void SetUp() override {
-    if (access(PENTAFOLD_BINARY, X_OK) != 0) GTEST_SKIP() << PENTAFOLD_BINARY << " is not built";
-  }
   Outcome prove(const std::string& arguments) const {
     return in_shell(here, "c=" PENTAFOLD_SOURCE_DIR "/configs/prove; $p prove " + arguments);
   }

@@ -3,259 +3,21 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 #include <unistd.h>
-#include <yaml-cpp/yaml.h>
 
 #include <array>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
-#include <filesystem>
-#include <functional>
-#include <memory>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "core/error.h"
+#include "tests/launch/reporting.h"
 #include "tests/launch/temporary_folder.h"
 #include "tests/launch/terminal.h"
 
 namespace pf {
 namespace {
-
-namespace fs = std::filesystem;
-using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
-
-File opened(std::FILE* file) {
-  return {file, [](std::FILE* f) { return std::fclose(f); }};
-}
-
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  std::istringstream stream(text);
-  for (std::string line; std::getline(stream, line);) lines.push_back(line);
-  return lines;
-}
-
-std::size_t count(const std::string& text, const std::string& part) {
-  std::size_t found = 0;
-  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1))
-    ++found;
-  return found;
-}
-
-bool contains(const std::string& text, const std::string& part) {
-  return count(text, part) > 0;
-}
-
-StepReport a_step(std::int64_t number) {
-  StepReport report;
-  report.step = number;
-  report.loss = 5.3 / static_cast<double>(number);
-  report.balance_loss = 0.1;
-  report.z_loss = 1e-7;
-  report.grad_norm = 1.0 / 3;
-  report.lr = 2e-3;
-  report.tokens = 4096 * number;
-  report.tokens_per_s = 12345.6;
-  report.expert_load = 1.25;
-  report.seconds_left = 245;
-  return report;
-}
-
-// What a reporter without a terminal prints, and its metrics.
-struct Written {
-  std::string shown, metrics;
-};
-
-Written written(std::int64_t steps, const std::function<void(Reporter&)>& action) {
-  const TemporaryFolder folder;
-  const std::string shown = folder.path("shown");
-  {
-    const File out = opened(std::fopen(shown.c_str(), "w"));
-    Reporter reporter(folder.path(), steps, out.get());
-    action(reporter);
-  }
-  return {folder.read("shown"), folder.read("metrics.jsonl")};
-}
-
-std::string error_of_reporting(const std::string& folder) {
-  try {
-    Reporter(folder, 1).step(a_step(1));
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-// ---- metrics ----
-
-TEST(Metrics, AreOneObjectAStepThatReadsBackTheSameDoubles) {
-  const Written run = written(2, [](Reporter& reporter) {
-    reporter.step(a_step(1));
-    reporter.step(a_step(2));
-  });
-  const std::vector<std::string> lines = lines_of(run.metrics);
-  ASSERT_EQ(lines.size(), 2u);
-  const YAML::Node second = YAML::Load(lines[1]);  // JSON is YAML
-  EXPECT_EQ(second["step"].as<int>(), 2);
-  EXPECT_EQ(second["loss"].as<double>(), 5.3 / 2);
-  EXPECT_EQ(second["balance_loss"].as<double>(), 0.1);
-  EXPECT_EQ(second["z_loss"].as<double>(), 1e-7);
-  EXPECT_EQ(second["grad_norm"].as<double>(), 1.0 / 3);
-  EXPECT_EQ(second["lr"].as<double>(), 2e-3);
-  EXPECT_EQ(second["tokens"].as<int>(), 8192);
-  EXPECT_EQ(second["tokens_per_s"].as<double>(), 12345.6);
-  EXPECT_EQ(second["expert_load"].as<double>(), 1.25);
-  EXPECT_EQ(second["skipped"].as<std::string>(), "false");
-  EXPECT_TRUE(contains(lines[1], R"("grad_norm":0.33333333333333331,)"));
-}
-
-TEST(Metrics, HaveNullForWhatIsNotFinite) {
-  const Written run = written(1, [](Reporter& reporter) {
-    StepReport report = a_step(1);
-    report.loss = NAN;
-    report.grad_norm = INFINITY;
-    report.is_skipped = true;
-    reporter.step(report);
-  });
-  EXPECT_TRUE(contains(run.metrics, R"("loss":null,)")) << run.metrics;
-  EXPECT_TRUE(contains(run.metrics, R"("grad_norm":null,)")) << run.metrics;
-  EXPECT_TRUE(contains(run.metrics, R"("skipped":true})")) << run.metrics;
-  EXPECT_TRUE(contains(run.shown, "  skipped: loss or gradients not finite\n")) << run.shown;
-}
-
-TEST(Metrics, AnEvaluationIsAnObjectOfDomains) {
-  const Written run = written(9, [](Reporter& reporter) {
-    reporter.evaluation(7, {.domains = {{"english", 2.5}, {"C \"++\"", 1.5}}});
-  });
-  EXPECT_EQ(run.metrics, R"({"step":7,"heldout":{"english":2.5,"C \"++\"":1.5}})"
-                         "\n");
-  EXPECT_EQ(run.shown,
-            "held-out after step 7: 2.0000 bits per byte (english 2.5000, C \"++\" 1.5000)\n");
-}
-
-TEST(Metrics, TokensThatAreNotBytesHaveTheirOwnMap) {
-  const Written run = written(9, [](Reporter& reporter) {
-    reporter.evaluation(7, {.domains = {{"text", 2.5}, {"code", 9, true}}});
-  });
-  EXPECT_EQ(run.metrics, R"({"step":7,"heldout":{"text":2.5},"heldout_per_token":{"code":9}})"
-                         "\n");
-  EXPECT_EQ(run.shown,
-            "held-out after step 7: 2.5000 bits per byte (text 2.5000)\n"
-            "held-out after step 7: 9.0000 bits per token (code 9.0000)\n");
-}
-
-// Three domains and two layers of four experts.
-Heldout specialised() {
-  Heldout heldout{.domains = {{"english", 2.5}, {"c\"", 1.5}, {"code", 9, true}}};
-  heldout.experts = {{1,
-                      {{0.5, 0.5, 0, 0}, {0.25, 0.25, 0.25, 0.25}, {0, 0, 0.125, 0.875}},
-                      {0.75, 0.5, 1},
-                      {{1, 0.5, 0}, {0.5, 1, 0.5}, {0, 0.5, 1}}},
-                     {3,
-                      {{0.25, 0.75, 0, 0}, {0.5, 0.25, 0.25, 0}, {1, 0, 0, 0}},
-                      {0.25, 0.5, 0},
-                      {{1, 1, 0.5}, {1, 1, 0.5}, {0.5, 0.5, 0.5}}}};
-  return heldout;
-}
-
-TEST(Metrics, TellWhichExpertsADomainChooses) {
-  const Written run = written(9, [](Reporter& reporter) { reporter.evaluation(7, specialised()); });
-  const YAML::Node experts = YAML::Load(run.metrics)["experts"];
-  ASSERT_EQ(experts.size(), 2u) << run.metrics;
-  EXPECT_EQ(experts[0]["layer"].as<std::string>(), "layers.1");
-  EXPECT_EQ(experts[1]["layer"].as<std::string>(), "layers.3");
-  const YAML::Node domains = experts[0]["domains"];
-  ASSERT_EQ(domains.size(), 3u);
-  EXPECT_EQ(domains["code"]["largest"].as<double>(), 0.875);
-  EXPECT_EQ(domains["english"]["score"].as<double>(), 0.75);
-  EXPECT_EQ(domains["c\""]["share"].as<std::vector<double>>(),
-            (std::vector<double>{0.25, 0.25, 0.25, 0.25}));
-  EXPECT_TRUE(
-      contains(run.metrics, R"("overlap":{"english":{"c\"":0.5,"code":0},"c\"":{"code":0.5}}})"))
-      << run.metrics;
-  EXPECT_TRUE(
-      contains(run.metrics, R"("overlap":{"english":{"c\"":1,"code":0.5},"c\"":{"code":0.5}}})"));
-}
-
-TEST(Metrics, TellWhatACapacityDropped) {
-  const Written run = written(1, [](Reporter& reporter) {
-    StepReport report = a_step(1);
-    report.experts = {{"layers.1", {0.5, 0.5}, 0.25}, {"layers.2", {0.5, 0.5}}};
-    reporter.step(report);
-  });
-  EXPECT_TRUE(contains(run.metrics, R"("layer":"layers.1","max_mean":1,"dead":0,"dropped":0.25,)"))
-      << run.metrics;
-  EXPECT_EQ(count(run.metrics, "dropped"), 1u) << run.metrics;
-}
-
-TEST(Metrics, AreInTheFileAfterEachStep) {
-  const TemporaryFolder folder;
-  const File out = opened(std::fopen("/dev/null", "w"));
-  Reporter reporter(folder.path(), 2, out.get());
-  reporter.step(a_step(1));
-  EXPECT_EQ(lines_of(folder.read("metrics.jsonl")).size(), 1u);
-  reporter.step(a_step(2));
-  EXPECT_EQ(lines_of(folder.read("metrics.jsonl")).size(), 2u);
-}
-
-TEST(Metrics, AreAppended) {
-  const TemporaryFolder folder;
-  folder.write("metrics.jsonl", "{}\n");
-  const File out = opened(std::fopen("/dev/null", "w"));
-  Reporter(folder.path(), 1, out.get()).step(a_step(1));
-  EXPECT_EQ(lines_of(folder.read("metrics.jsonl")).size(), 2u);
-}
-
-TEST(Metrics, AFullDiskIsSaidOnceAndStopsNothing) {
-  const TemporaryFolder folder;
-  const std::string path = folder.path("metrics.jsonl");
-  fs::create_symlink("/dev/full", path);
-  testing::internal::CaptureStderr();
-  const File out = opened(std::fopen(folder.path("shown").c_str(), "w"));
-  Reporter reporter(folder.path(), 3, out.get());
-  for (int i = 1; i <= 3; ++i) reporter.step(a_step(i));
-  EXPECT_EQ(testing::internal::GetCapturedStderr(),
-            "pentafold: " + path +
-                ": can't be written: No space left on device; training goes on, and what is not "
-                "written is missing there\n");
-  EXPECT_EQ(lines_of(folder.read("shown")).size(), 4u);
-}
-
-TEST(Metrics, TellEachLayersExpertsAndWhereTimeAndMemoryWent) {
-  const Written run = written(400, [](Reporter& reporter) {
-    StepReport report = a_step(1);
-    report.experts = {{"layers.1", {0.5, 0, 0.25, 0.25}}, {"layers.3", {0.25, 0.25, 0.25, 0.25}}};
-    report.parts = {{"forward", 0.5}, {"backward", 1.25}};
-    report.sent = {{"tp", 4096}, {"cp x dp", std::int64_t{1} << 33}};
-    report.live_bytes = 1000;
-    report.peak_bytes = std::int64_t{1} << 40;
-    report.resident_bytes = 3000;
-    for (; report.step <= 3; ++report.step) reporter.step(report);
-  });
-  const std::vector<std::string> lines = lines_of(run.metrics);
-  ASSERT_EQ(lines.size(), 3u);
-  EXPECT_TRUE(contains(lines[0],
-                       R"("experts":[{"layer":"layers.1","max_mean":2,"dead":1,)"
-                       R"("share":[0.5,0,0.25,0.25]},{"layer":"layers.3","max_mean":1,"dead":0,)"
-                       R"("share":[0.25,0.25,0.25,0.25]}],)"
-                       R"("seconds":{"forward":0.500000,"backward":1.250000},)"
-                       R"("sent":{"tp":4096,"cp x dp":8589934592},)"
-                       R"("memory":{"live":1000,"peak":1099511627776,"resident":3000},)"))
-      << lines[0];
-  // 200 times in a run, and the first.
-  EXPECT_TRUE(contains(lines[1], "share")) << lines[1];
-  EXPECT_FALSE(contains(lines[2], "share")) << lines[2];
-  EXPECT_TRUE(contains(lines[2], R"({"layer":"layers.1","max_mean":2,"dead":1})")) << lines[2];
-}
-
-TEST(Metrics, AFolderThatIsMissingIsAnErrorThatNamesTheFile) {
-  EXPECT_EQ(error_of_reporting("/nowhere"),
-            "/nowhere/metrics.jsonl: can't be opened: No such file or directory");
-}
-
-// ---- in a file ----
 
 TEST(Report, InAFileHasOneHeadAndNothingButLines) {
   const Written run = written(60, [](Reporter& reporter) {
@@ -301,8 +63,6 @@ TEST(Report, GoesOnWhenNobodyReads) {
   }
   std::signal(SIGPIPE, before);
 }
-
-// ---- pictures ----
 
 TEST(Report, ExpertLoadIsABlockForEachExpert) {
   const Written run = written(1, [](Reporter& reporter) {
@@ -420,8 +180,6 @@ TEST(Report, TheSummaryNamesTheSignalAndWhatWasSkipped) {
   EXPECT_TRUE(contains(run.shown, "ended by SIGINT after step 1025\n")) << run.shown;
   EXPECT_TRUE(contains(run.shown, "skipped       1 step: ")) << run.shown;
 }
-
-// ---- on a terminal ----
 
 TEST(Terminal, ShowsTheHeadEvery25StepsAndOneBarBelow) {
   Terminal terminal(100);

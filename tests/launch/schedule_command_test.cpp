@@ -2,7 +2,6 @@
 #include "launch/schedule_command.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -114,9 +113,6 @@ TEST(ScheduleDrawing, APictureHasABoxForEveryWork) {
 
 class ScheduleProgram : public testing::Test {
  protected:
-  void SetUp() override {
-    if (access(PENTAFOLD_BINARY, X_OK) != 0) GTEST_SKIP() << PENTAFOLD_BINARY << " is not built";
-  }
   Outcome run(const std::string& arguments) const {
     return in_shell(here, "$p schedule " + arguments);
   }

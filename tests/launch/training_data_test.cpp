@@ -1,6 +1,5 @@
 // What data become in training: by the program, on whole runs.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -16,7 +15,6 @@ namespace {
 class TrainingData : public testing::Test {
  protected:
   void SetUp() override {
-    if (access(PENTAFOLD_BINARY, X_OK) != 0) GTEST_SKIP() << PENTAFOLD_BINARY << " is not built";
     write_small_run(here);
   }
   // The losses and gradient norms of all steps.

@@ -128,6 +128,34 @@ TEST(Pipeline, OneForwardOneBackwardHoldsLess) {
   EXPECT_LT(few[1], few[0]);
 }
 
+TEST(Pipeline, AStageMakesTheContextOfAMicroBatchOnce) {
+  for (const ScheduleKind kind : {ScheduleKind::one_f_one_b, ScheduleKind::zero_bubble_h1}) {
+    Recipe recipe = six_layers();
+    recipe.model.mutable_moe()->mutable_balance()->set_kind(config::Balance::none);
+    recipe.schedule = kind;
+    in_ranks({.pp = 2}, [&](const Mesh& mesh) {
+      SmallModel model(recipe, mesh, length);
+      const Samples samples = even_samples(1, length, 11);
+      std::vector<std::int64_t> made;
+      PipelineHooks hooks;
+      hooks.prepare = [&](Context& context, std::int64_t n) {
+        made.push_back(n);
+        context.mesh = &mesh;
+        context.type = DType::f64;
+        context.batch = make_batch(
+            mesh, {.count = 1, .ids = samples.ids, .targets = samples.targets}, DType::f64);
+        context.micro_batch = n;
+        context.targets = context.tokens = 3 * length;
+        context.is_training = true;
+      };
+      model.gradients().clear();
+      EXPECT_EQ(model.pipeline().run(3, hooks).size(), 3U);
+      model.gradients().finish();
+      EXPECT_EQ(made, (std::vector<std::int64_t>{0, 1, 2})) << name(kind);
+    });
+  }
+}
+
 TEST(Pipeline, EvaluatesThroughAllStages) {
   const auto loss = [](int pp, int chunks) {
     Recipe recipe = six_layers();

@@ -3,96 +3,17 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
+#include <functional>
 #include <numeric>
-#include <random>
 
 #include "core/error.h"
+#include "tests/parallel/matrix.h"
 #include "tests/ranks.h"
 
 namespace pf {
 namespace {
 
 using enum Spread;
-
-// What one rank holds, in f64. Numbers are small integers, so that all sums are exact.
-struct Matrix {
-  std::int64_t rows = 0, columns = 0;
-  std::vector<double> values;
-
-  double& at(std::int64_t r, std::int64_t c) { return values[std::size_t(r * columns + c)]; }
-  double at(std::int64_t r, std::int64_t c) const { return values[std::size_t(r * columns + c)]; }
-  friend bool operator==(const Matrix&, const Matrix&) = default;
-};
-using Matrices = std::vector<Matrix>;
-
-Matrix zeros(std::int64_t rows, std::int64_t columns) {
-  return {rows, columns, std::vector<double>(std::size_t(rows * columns))};
-}
-
-Matrix random(std::int64_t rows, std::int64_t columns, unsigned seed) {
-  std::mt19937 engine(seed);
-  Matrix x = zeros(rows, columns);
-  for (double& value : x.values) value = double(engine() % 17) - 8;
-  return x;
-}
-
-Matrix rows_of(const Matrix& x, std::int64_t begin, std::int64_t end) {
-  Matrix y = zeros(end - begin, x.columns);
-  std::copy_n(x.values.begin() + begin * x.columns, y.values.size(), y.values.begin());
-  return y;
-}
-
-Matrix columns_of(const Matrix& x, std::int64_t begin, std::int64_t end) {
-  Matrix y = zeros(x.rows, end - begin);
-  for (std::int64_t r = 0; r < y.rows; ++r)
-    for (std::int64_t c = 0; c < y.columns; ++c) y.at(r, c) = x.at(r, begin + c);
-  return y;
-}
-
-Matrix stacked(const Matrices& xs) {
-  Matrix y{0, xs[0].columns, {}};
-  for (const Matrix& x : xs) {
-    y.rows += x.rows;
-    y.values.insert(y.values.end(), x.values.begin(), x.values.end());
-  }
-  return y;
-}
-
-Matrix side_by_side(const Matrices& xs) {
-  Matrix y = zeros(xs[0].rows, 0);
-  for (const Matrix& x : xs) y.columns += x.columns;
-  y.values.resize(std::size_t(y.rows * y.columns));
-  std::int64_t begin = 0;
-  for (const Matrix& x : xs) {
-    for (std::int64_t r = 0; r < x.rows; ++r)
-      for (std::int64_t c = 0; c < x.columns; ++c) y.at(r, begin + c) = x.at(r, c);
-    begin += x.columns;
-  }
-  return y;
-}
-
-Matrix sum(const Matrices& xs) {
-  Matrix y = zeros(xs[0].rows, xs[0].columns);
-  for (const Matrix& x : xs)
-    for (std::size_t i = 0; i < y.values.size(); ++i) y.values[i] += x.values[i];
-  return y;
-}
-
-Tensor tensor(const Matrix& x, Device& device, const Label& label, DType type = DType::f64) {
-  const Tensor wide = Tensor::empty({x.rows, x.columns}, DType::f64, device, label);
-  if (!x.values.empty())
-    std::memcpy(wide.data<double>(), x.values.data(), x.values.size() * sizeof(double));
-  if (type == DType::f64) return wide;
-  const Tensor y = Tensor::empty(wide.shape(), type, device, label);
-  backend(y).copy(y, wide);
-  return y;
-}
-
-Matrix matrix(const Tensor& x) {
-  return {x.rows(), x.columns(), x.to_vector<double>()};
-}
 
 // Uneven counts, some of them zero: of the i-th rank; and from rank i to rank j.
 std::int64_t count_of(int i) {
@@ -345,6 +266,7 @@ std::vector<Found> run(const Entry& entry, const Site& site) {
 }
 
 class Table : public testing::TestWithParam<Entry> {};
+class Moves : public testing::TestWithParam<Entry> {};
 
 TEST_P(Table, GivesTheNumbersOfAPlainProgramForAllRanks) {
   for (const Site& site : sites()) {
@@ -371,9 +293,8 @@ TEST_P(Table, HasABackwardThatIsTheTranspose) {
   }
 }
 
-TEST_P(Table, RefusesAnyOtherSpreadOnOneRankToo) {
+TEST_P(Moves, RefusesAnyOtherSpreadOnOneRankToo) {
   const Entry& entry = GetParam();
-  if (entry.op == "total") GTEST_SKIP() << "takes every spread";
   in_ranks(1, [&](const Mesh& mesh) {
     for (const Axes& set : {axes::dp, axes::ep}) {
       for (const Spread wrong : {invariant, replicated, partial, rows, columns, experts, others}) {
@@ -400,8 +321,7 @@ TEST_P(Table, RefusesAnyOtherSpreadOnOneRankToo) {
   });
 }
 
-TEST_P(Table, RefusesAnAxisOfTheOtherView) {
-  if (GetParam().op == "total") GTEST_SKIP() << "takes no axes";
+TEST_P(Moves, RefusesAnAxisOfTheOtherView) {
   in_ranks(1, [&](const Mesh& mesh) {
     const Shape shape = GetParam().shape(1, 0);
     const Tensor x =
@@ -428,82 +348,17 @@ TEST_P(Table, HasTheSameShapesAndTrafficWithoutDataAndWithoutRanks) {
   }
 }
 
+// All but total(), which takes every spread and no axes.
+std::vector<Entry> moves() {
+  std::vector<Entry> all = entries();
+  std::erase_if(all, [](const Entry& entry) { return entry.op == "total"; });
+  return all;
+}
+
 INSTANTIATE_TEST_SUITE_P(, Table, testing::ValuesIn(entries()),
                          [](const auto& entry) { return entry.param.name; });
-
-// Sums.
-
-// Values whose sum depends on the order.
-Tensor uneven_values(const Mesh& mesh, const Shape& shape, DType type) {
-  const Matrix x = random(1, shape.size(), unsigned(mesh.rank()));
-  const Label label = dense(rows, rows, partial);
-  const Tensor wide = Tensor::empty(shape, DType::f64, mesh.device(), label);
-  for (std::size_t i = 0; i < x.values.size(); ++i)
-    wide.data<double>()[i] = std::ldexp(1 / (x.values[i] + 9.5), int(i + 7 * mesh.rank()) % 23);
-  const Tensor y = Tensor::empty(shape, type, mesh.device(), label);
-  backend(y).copy(y, wide);
-  return y;
-}
-
-template <class T, class Sum>
-void expect_sums_in_rank_order(const Shape& shape) {
-  for (int count : {2, 3, 4}) {
-    std::vector<std::vector<T>> xs(static_cast<std::size_t>(count)), ys = xs, again = xs;
-    in_ranks(count, [&](const Mesh& mesh) {
-      const auto self = std::size_t(mesh.rank());
-      const Tensor x = uneven_values(mesh, shape, dtype_of<T>());
-      xs[self] = x.to_vector<T>();
-      ys[self] = all_reduce(x, mesh, axes::dp).template to_vector<T>();
-      again[self] = all_reduce(x, mesh, axes::dp).template to_vector<T>();
-    });
-    std::vector<T> want = xs[0];
-    for (std::size_t i = 0; i < want.size(); ++i) {
-      Sum sum(xs[0][i]);
-      for (int r = 1; r < count; ++r) sum += Sum(xs[std::size_t(r)][i]);
-      want[i] = T(sum);
-    }
-    const std::size_t bytes = want.size() * sizeof(T);
-    for (std::size_t r = 0; r < ys.size(); ++r) {
-      EXPECT_EQ(std::memcmp(ys[r].data(), want.data(), bytes), 0) << shape << ", rank " << r;
-      EXPECT_EQ(std::memcmp(again[r].data(), want.data(), bytes), 0) << shape << ", rank " << r;
-    }
-  }
-}
-
-TEST(AllReduce, SumsInRankOrderWithTheSameBitsOnEveryRank) {
-  for (const Shape& shape : {Shape{}, Shape{7}, Shape{301, 97}}) {
-    expect_sums_in_rank_order<double, double>(shape);
-    expect_sums_in_rank_order<float, float>(shape);
-  }
-}
-
-TEST(AllReduce, SumsBf16InF32AndRoundsOnce) {
-  for (const Shape& shape : {Shape{7}, Shape{301, 97}})
-    expect_sums_in_rank_order<Bf16, float>(shape);
-}
-
-TEST(ReduceScatter, GivesTheBitsOfAllReduce) {
-  in_ranks(3, [](const Mesh& mesh) {
-    for (const DType type : {DType::f64, DType::f32}) {
-      const Tensor x = uneven_values(mesh, {300, 97}, type);
-      const Tensor all = all_reduce(x, mesh, axes::dp), part = reduce_scatter(x, mesh, axes::dp);
-      const Tensor want = all.rows(100 * mesh.rank(), 100 * mesh.rank() + 100);
-      EXPECT_EQ(std::memcmp(part.raw(), want.raw(), std::size_t(part.size()) * size_of(type)), 0);
-    }
-  });
-}
-
-TEST(AllReduce, SumsIntegers) {
-  in_ranks(3, [](const Mesh& mesh) {
-    const Label label = dense(rows, rows, partial);
-    const Tensor x = Tensor::empty({5000}, DType::i64, mesh.device(), label);
-    for (std::int64_t i = 0; i < x.size(); ++i) x.data<std::int64_t>()[i] = (i + mesh.rank()) << 40;
-    const auto y = all_reduce(x, mesh, axes::dp).to_vector<std::int64_t>();
-    for (std::int64_t i = 0; i < x.size(); ++i) EXPECT_EQ(y[std::size_t(i)], (3 * i + 3) << 40);
-    const Tensor small = Tensor::scalar(mesh.rank() + 1, DType::i32, mesh.device(), label);
-    EXPECT_EQ(all_reduce(small, mesh, axes::dp).item(), 6);
-  });
-}
+INSTANTIATE_TEST_SUITE_P(, Moves, testing::ValuesIn(moves()),
+                         [](const auto& entry) { return entry.param.name; });
 
 TEST(Collectives, TakesTensorsWithAPitch) {
   in_ranks(2, [](const Mesh& mesh) {
@@ -524,36 +379,6 @@ TEST(Collectives, TakesTensorsWithAPitch) {
     const Tensor all = all_gather(ids.columns(1, 3), mesh, axes::dp);
     EXPECT_EQ(all.to_vector<std::int32_t>(),
               (std::vector<std::int32_t>{1, 2, 5, 6, 11, 12, 15, 16}));
-  });
-}
-
-// Others.
-
-TEST(AllMax, TakesTheLargestOfConstantsElementByElement) {
-  in_ranks(3, [](const Mesh& mesh) {
-    const Label label = constant(dense(rows, rows, columns));
-    const Matrix values{1, 3, {double(mesh.rank()), double(-mesh.rank()), 5}};
-    for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
-      const Tensor y = all_max(tensor(values, mesh.device(), label, type), mesh, axes::dp);
-      EXPECT_EQ(y.label()[Axis::dp], replicated);
-      const Tensor wide = Tensor::empty(y.shape(), DType::f64, mesh.device());
-      backend(y).copy(wide, y);
-      EXPECT_EQ(wide.to_vector<double>(), (std::vector<double>{2, 0, 5}));
-    }
-    const Tensor count = Tensor::scalar(7 - mesh.rank(), DType::i64, mesh.device(), label);
-    EXPECT_EQ(all_max(count, mesh, axes::dp).item(), 7);
-    const Matrix unknown{1, 1, {mesh.rank() == 1 ? std::nan("") : 1.0}};
-    const Tensor y = all_max(tensor(unknown, mesh.device(), label), mesh, axes::dp);
-    EXPECT_TRUE(std::isnan(y.item()));
-  });
-}
-
-TEST(AllMax, RefusesWhatWantsAGradientAndSumsNotYetDone) {
-  in_ranks(1, [](const Mesh& mesh) {
-    const Matrix x = zeros(2, 2);
-    EXPECT_THROW(all_max(tensor(x, mesh.device(), dense(rows, rows, rows)), mesh, axes::dp), Error);
-    const Label label = constant(dense(rows, rows, partial));
-    EXPECT_THROW(all_max(tensor(x, mesh.device(), label), mesh, axes::dp), Error);
   });
 }
 
@@ -610,75 +435,6 @@ TEST(Collectives, RefusesRowsThatAreNotThere) {
                                   axes::dp),
                  Error);
   });
-}
-
-// Rank 0 tells rank 1, who waits for that.
-void tell_or_hear(const Mesh& mesh, int rank) {
-  if (mesh.rank() != rank) return;
-  std::byte word{};
-  Communicator& communicator = mesh.communicator();
-  const Call call{"word", axes::dp, DType::u8, {1}, false, {}};
-  if (rank == 0)
-    communicator.send(1, call, {&word, 1})->wait();
-  else
-    communicator.receive(0, call, {&word, 1})->wait();
-}
-
-Tensor whose_backward(const Tensor& x, const std::function<void()>& work) {
-  return Tape::record(x.detached().labelled(x.label()), {x}, false, [work](const Tensor& dy) {
-    work();
-    return dy;
-  });
-}
-
-// Rank 1 starts, in forward and in backward, when it hears what rank 0 tells between both halves:
-// one that waited in the first half would wait for ever, which is an error.
-void expect_work_between(const std::function<Moving(const Tensor& x, const Mesh& mesh)>& start) {
-  in_ranks(2, [&](const Mesh& mesh) {
-    const Label label = dense(rows, rows, rows);
-    Tape tape;
-    const Tensor x = tape.watch(tensor(random(4, 3, 1), mesh.device(), label));
-    Tensor between, y;
-    {
-      const Tape::Recording recording(&tape);
-      tell_or_hear(mesh, 1);
-      Moving moving = start(x, mesh);
-      between = whose_backward(x, [&] { tell_or_hear(mesh, 0); });
-      tell_or_hear(mesh, 0);
-      y = whose_backward(moving.arrive(), [&] { tell_or_hear(mesh, 1); });
-      EXPECT_THROW(moving.arrive(), Error);
-    }
-    const Tensor ys[] = {between, y},
-                 dys[] = {
-                     Tensor::zeros(x.shape(), DType::f64, mesh.device(), label),
-                     Tensor::zeros(y.shape(), DType::f64, mesh.device(), gradient_of(y.label()))};
-    tape.backward(ys, dys);
-  });
-}
-
-TEST(Halves, OthersWorkBetweenThemInForwardAndInBackward) {
-  expect_work_between(
-      [](const Tensor& x, const Mesh& mesh) { return start_all_gather(x, mesh, axes::dp); });
-  expect_work_between([](const Tensor& x, const Mesh& mesh) {
-    const Rows counts = mesh.rank() == 0 ? Rows{1, 3} : Rows{3, 1};
-    return start_all_to_all(x, mesh, axes::dp, {counts, counts}, rows, experts);
-  });
-}
-
-TEST(Halves, OneThatNeverArrivedIsAnErrorOfBackward) {
-  const Matrix numbers = random(4, 3, 1);
-  EXPECT_THROW(in_ranks(2,
-                        [&](const Mesh& mesh) {
-                          const Label label = dense(rows, rows, rows);
-                          Tape tape;
-                          const Tensor x = tape.watch(tensor(numbers, mesh.device(), label));
-                          {
-                            const Tape::Recording recording(&tape);
-                            start_all_gather(x, mesh, axes::dp);
-                          }
-                          tape.backward();
-                        }),
-               Error);
 }
 
 TEST(Collectives, CountsThatRanksSeeDifferentlyAreAnError) {
