@@ -25,7 +25,7 @@ def evaluation(folder):
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     last = json.loads(lines[-1]) if lines else {}
-    return last if "experts" in last else None
+    return last if "heldout" in last else None
 
 
 def run_all(args):

@@ -31,11 +31,20 @@ LAYOUTS = [
     {"cp": 8, "ep": 8, "cp_method": "ring"},
     {"tp": 2, "cp": 2, "ep": 8},
     {"tp": 2, "cp": 4, "ep": 4, "etp": 2},
+    {"pp": 2, "ep": 4},
+    {"pp": 4, "ep": 2},
+    {"pp": 4, "ep": 2, "schedule": "zbh1"},
+    {"tp": 2, "pp": 2, "ep": 4},
+    {"tp": 2, "cp": 2, "pp": 2, "ep": 4},
 ]
 
 
+def replicas(layout):
+    return RANKS // layout.get("tp", 1) // layout.get("cp", 1) // layout.get("pp", 1)
+
+
 def text(layout):
-    dp = RANKS // layout.get("tp", 1) // layout.get("cp", 1)
+    dp = replicas(layout)
     sizes = {key: layout[key] for key in ("tp", "cp") if key in layout} | ({"dp": dp} if dp > 1 else {})
     return ", ".join(f"{key} {value}" for key, value in (sizes | layout).items())
 
@@ -73,9 +82,11 @@ def train(arguments, steps):
 
 
 def of_layout(layout):
-    replicas = RANKS // layout.get("tp", 1) // layout.get("cp", 1)
+    # A pipeline has two micro-batches a stage.
+    micro_batches = 2 * layout["pp"] if "pp" in layout else 1
+    micro_batch = min(8, max(1, SEQUENCES // replicas(layout) // micro_batches))
     parallel = ", ".join(f"{key}: {value}" for key, value in ({"ranks": RANKS, "threads": 1} | layout).items())
-    return [f"parallel={{{parallel}}}", f"train.micro_batch={min(8, SEQUENCES // replicas)}"]
+    return [f"parallel={{{parallel}}}", f"train.micro_batch={micro_batch}"]
 
 
 def rate(steps):

@@ -6,6 +6,7 @@
 // said otherwise. Two-dim tensors may have a pitch; others are contiguous. Rows are tokens.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -274,15 +275,18 @@ class Backend {
   virtual void adamw(std::span<const AdamWTensor> tensors, const AdamWStep& step, Packed* packed,
                      const Tensor& work) = 0;
 
-  // The one way by which values become shapes: copies small integers to the host. Under meta it
-  // answers with `total` shared out evenly in each row.
+  // The one way by which values become shapes: copies small integers to the host; a trace keeps
+  // them. Under meta it answers with `total` shared out evenly in each row, or as recorded.
   virtual std::vector<std::int64_t> read_counts(const Tensor& counts, std::int64_t total) = 0;
 };
 
 // With `workers` threads; see core/workers.h for `first_processor`.
 std::unique_ptr<Backend> make_cpu_backend(int workers, int first_processor = -1);
+// What read_counts() gives the next time, for so many counts.
+using RecordedCounts = std::function<std::vector<std::int64_t>(std::int64_t size)>;
 // Shapes and bytes only. Packs and workspaces are as big as `target` would make them.
-std::unique_ptr<Backend> make_meta_backend(std::unique_ptr<Backend> target);
+std::unique_ptr<Backend> make_meta_backend(std::unique_ptr<Backend> target,
+                                           RecordedCounts recorded = {});
 // Throws Error where this build or this machine has no CUDA.
 std::unique_ptr<Backend> make_cuda_backend(int device);
 // "CUDA 13.0, 1 device: NVIDIA H100 80GB", or why there is none.

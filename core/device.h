@@ -7,6 +7,8 @@
 #include <mutex>
 #include <vector>
 
+#include "core/purpose.h"
+
 namespace pf {
 
 class Backend;
@@ -17,6 +19,8 @@ enum class DeviceKind { cpu, cuda, meta };
 struct Memory {
   std::size_t live = 0, peak = 0;
 };
+
+using BytesByPurpose = std::map<Purpose, std::size_t>;
 
 // One per rank: nothing here is process-wide, since a rank may be one thread. Freed blocks are kept
 // and given out again. Outlives every tensor made on it. Safe to use from several threads.
@@ -33,13 +37,23 @@ class Device {
 
   // 64-byte aligned; null on meta and for 0 bytes. Throws Error with what is live when memory or
   // the limit is out.
-  void* allocate(std::size_t bytes);
-  void release(void* data, std::size_t bytes);
+  void* allocate(std::size_t bytes, const Purpose& purpose = {});
+  void release(void* data, std::size_t bytes, const Purpose& purpose = {});
 
   Memory memory() const;
-  void restart_peak();  // the peak counts again from what is live
+  // What makes up memory().live and, when it was first reached, memory().peak.
+  BytesByPurpose live() const;
+  BytesByPurpose at_peak() const;
+  Memory memory_of(std::string_view part) const;
+  void restart_peak();  // the peaks count again from what is live
+
+  // Of products and attention, counted by their ops.
+  void count_flops(double flops) { flops_ += flops; }
+  double flops() const { return flops_; }
 
  private:
+  void count(std::size_t bytes, const Purpose& purpose);
+  void discount(std::size_t bytes, const Purpose& purpose);
   void drop_cache();
   void* fetch(std::size_t bytes);  // from the backend; null when there is no more
 
@@ -47,6 +61,10 @@ class Device {
   mutable std::mutex mutex_;
   std::size_t limit_, held_ = 0;  // of the backend's memory
   Memory memory_;
+  BytesByPurpose live_, at_peak_;
+  bool is_at_peak_ = false;  // the last call set a peak: at_peak_ is live_
+  std::map<std::string_view, Memory> parts_;
+  double flops_ = 0;
   std::map<std::size_t, std::vector<void*>> cache_;  // by rounded size
 };
 

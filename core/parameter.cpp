@@ -31,6 +31,7 @@ Parameter::~Parameter() = default;
 
 void Parameter::initialise(Device& device, DType type, std::uint64_t seed, std::uint32_t stream) {
   type_ = accumulation(type);
+  const PurposeScope of_part(parts::weights);
   value_ = Tensor::empty(shape(), type_, device, label_);
   if (init_ == Init::normal) {
     backend(value_).normal(value_, {seed, stream, 0}, std_, whole_,
@@ -69,6 +70,7 @@ void Parameter::make_gradient() {
   if (!gradient_ && place_late_) place_late_();
   if (gradient_) return;
   require(bool(value_), "parameter ", name_, ": a gradient before initialise()");
+  const PurposeScope of_part(parts::gradients);
   gradient_ = Tensor::empty(shape(), value_.dtype(), value_.device(), gradient_of(label_));
 }
 
@@ -159,6 +161,7 @@ const Packed& Pack::packed(DType type) {
   if (!is_made_ || packed_.type != type) {
     packed_.type = type;
     const auto bytes = std::int64_t(device.backend().packed_bytes(packed_));
+    const PurposeScope of_part(parts::copies);
     packed_.forward = bytes > 0 ? Tensor::empty({bytes}, DType::u8, device) : Tensor();
     packed_.backward = bytes > 0 ? Tensor::empty({bytes}, DType::u8, device) : Tensor();
     is_made_ = true;

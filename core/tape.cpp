@@ -20,6 +20,10 @@ bool wants_gradient(const Tensor& x) {
   return x && x.slot().index >= 0 && !x.label().constant;
 }
 
+Purpose purpose_of_backward(std::string_view op) {
+  return {PurposeScope::current().part, op, true};
+}
+
 }  // namespace
 
 Tape::Tape() : serial_(next_serial()) {}
@@ -53,7 +57,7 @@ void Tape::root(const Tensor& loss) {
 }
 
 std::vector<Tensor> Tape::record(std::vector<Tensor> outputs, const std::vector<Tensor>& inputs,
-                                 bool has_weights, Backward backward) {
+                                 bool has_weights, Backward backward, const char* op) {
   if (current_ == nullptr || !current_->saves_) return outputs;
   Node node;
   bool is_needed = has_weights;
@@ -70,6 +74,7 @@ std::vector<Tensor> Tape::record(std::vector<Tensor> outputs, const std::vector<
     node.outputs.push_back(current_->outline(y));
   }
   node.backward = std::move(backward);
+  node.purpose = purpose_of_backward(op);
   current_->nodes_.push_back(std::move(node));
   return outputs;
 }
@@ -95,6 +100,7 @@ void Tape::add(const Outline& x, const Tensor& gradient) {
 void Tape::backward(std::span<const Tensor> ys, std::span<const Tensor> dys,
                     std::vector<Work>* deferred) {
   const Recording pause(nullptr);
+  const PurposeScope undoing(purpose_of_backward("backward"));
   struct Restore {
     std::vector<Work>* outer;
     ~Restore() { deferred_ = outer; }
@@ -110,6 +116,7 @@ void Tape::backward(std::span<const Tensor> ys, std::span<const Tensor> dys,
 
   for (; !nodes_.empty(); nodes_.pop_back()) {
     const Node& node = nodes_.back();
+    const PurposeScope of_node(node.purpose);
     std::vector<Tensor> arrived;
     arrived.reserve(node.outputs.size());
     for (const Outline& y : node.outputs) {
@@ -138,15 +145,21 @@ Tensor Tape::gradient(const Tensor& x) {
 void Tape::rebuild(const Tensor& x, std::function<Tensor()> make) {
   if (current_ == nullptr || !current_->saves_) return;
   x.drop_data();
-  current_->nodes_.push_back({{}, {}, [x, make = std::move(make)](std::span<const Tensor>) {
+  current_->nodes_.push_back({{},
+                              {},
+                              [x, make = std::move(make)](std::span<const Tensor>) {
                                 x.take_data(make());
                                 return std::vector<Tensor>{};
-                              }});
+                              },
+                              purpose_of_backward("rebuild")});
 }
 
 void Tape::weight_work(Work work) {
   if (deferred_ != nullptr) {
-    deferred_->push_back(std::move(work));
+    deferred_->push_back([purpose = PurposeScope::current(), work = std::move(work)] {
+      const PurposeScope of_work(purpose);
+      work();
+    });
   } else {
     work();
   }
@@ -168,6 +181,7 @@ std::vector<Tensor> recompute(const Segment& segment, std::vector<Tensor> inputs
     for (const Tensor& x : inputs) leaves.push_back(wants_gradient(x) ? again.watch(x) : x);
     {
       const Tape::Recording on(&again);
+      const PurposeScope by_op({PurposeScope::current().part, {}, true});
       ys = segment(leaves);
     }
     std::vector<Tensor> marked, arrived;

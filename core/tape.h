@@ -60,13 +60,15 @@ class Tape {
   static bool is_recording() { return current_ != nullptr; }
 
   // For ops: records outputs = op(inputs), if a tape is recording and an input or a weight wants a
-  // gradient. Returns the outputs, marked. Constant outputs are left alone.
+  // gradient. Returns the outputs, marked. Constant outputs are left alone. What `backward`
+  // allocates is of this op, of the part of the program that is ambient now (core/purpose.h).
   static std::vector<Tensor> record(std::vector<Tensor> outputs, const std::vector<Tensor>& inputs,
-                                    bool has_weights, Backward backward);
+                                    bool has_weights, Backward backward,
+                                    const char* op = __builtin_FUNCTION());
   // One output; `backward` takes dy and returns one tensor or a vector of them.
   template <class Undo>
   static Tensor record(const Tensor& output, const std::vector<Tensor>& inputs, bool has_weights,
-                       Undo undo);
+                       Undo undo, const char* op = __builtin_FUNCTION());
 
   // For models: gives the memory of x back, which nothing reads any more but the backward of ops
   // recorded so far, and makes it again before the last of them is undone. `make` is pure and gives
@@ -88,6 +90,7 @@ class Tape {
   struct Node {
     std::vector<Outline> inputs, outputs;
     Backward backward;
+    Purpose purpose = {};  // of what backward allocates
   };
 
   int find(const Tensor& x) const;
@@ -111,14 +114,14 @@ std::vector<Tensor> recompute(const Segment& segment, std::vector<Tensor> inputs
 
 template <class Undo>
 Tensor Tape::record(const Tensor& output, const std::vector<Tensor>& inputs, bool has_weights,
-                    Undo undo) {
+                    Undo undo, const char* op) {
   Backward backward = [undo = std::move(undo)](std::span<const Tensor> dys) {
     if constexpr (std::is_same_v<std::invoke_result_t<const Undo&, const Tensor&>, Tensor>)
       return std::vector<Tensor>{undo(dys[0])};
     else
       return undo(dys[0]);
   };
-  return record(std::vector<Tensor>{output}, inputs, has_weights, std::move(backward))[0];
+  return record(std::vector<Tensor>{output}, inputs, has_weights, std::move(backward), op)[0];
 }
 
 }  // namespace pf

@@ -9,26 +9,28 @@
 
 namespace pf {
 
-Storage::Storage(Device& device, std::size_t bytes)
-    : device_(&device), bytes_(bytes), data_(device.allocate(bytes)) {}
+Storage::Storage(Device& device, std::size_t bytes, const Purpose& purpose)
+    : device_(&device), bytes_(bytes), purpose_(purpose), data_(device.allocate(bytes, purpose)) {}
 
 Storage::~Storage() {
-  if (!is_dropped_) device_->release(data_, bytes_);
+  if (!is_dropped_) device_->release(data_, bytes_, purpose_);
 }
 
 void Storage::drop() {
-  device_->release(std::exchange(data_, nullptr), bytes_);
+  device_->release(std::exchange(data_, nullptr), bytes_, purpose_);
   is_dropped_ = true;
 }
 
 void Storage::take(Storage& other) {
   data_ = std::exchange(other.data_, nullptr);
+  purpose_ = other.purpose_;
   is_dropped_ = std::exchange(other.is_dropped_, true);
 }
 
-Tensor Tensor::empty(Shape shape, DType type, Device& device, const Label& label) {
+Tensor Tensor::empty(Shape shape, DType type, Device& device, const Label& label, const char* op) {
   Tensor x;
-  x.storage_ = std::make_shared<Storage>(device, std::size_t(shape.size()) * size_of(type));
+  x.storage_ = std::make_shared<Storage>(device, std::size_t(shape.size()) * size_of(type),
+                                         PurposeScope::current(op));
   x.shape_ = shape;
   x.pitch_ = shape.columns();
   x.type_ = type;
@@ -36,24 +38,25 @@ Tensor Tensor::empty(Shape shape, DType type, Device& device, const Label& label
   return x;
 }
 
-Tensor Tensor::zeros(Shape shape, DType type, Device& device, const Label& label) {
-  Tensor x = empty(shape, type, device, label);
+Tensor Tensor::zeros(Shape shape, DType type, Device& device, const Label& label, const char* op) {
+  Tensor x = empty(shape, type, device, label, op);
   pf::backend(x).fill(x, 0);
   return x;
 }
 
-Tensor Tensor::scalar(double value, DType type, Device& device, const Label& label) {
-  Tensor x = empty({}, type, device, label);
+Tensor Tensor::scalar(double value, DType type, Device& device, const Label& label,
+                      const char* op) {
+  Tensor x = empty({}, type, device, label, op);
   pf::backend(x).fill(x, value);
   return x;
 }
 
-Tensor Tensor::like(const Tensor& x) {
-  return empty(x.shape_, x.type_, x.device(), x.label_);
+Tensor Tensor::like(const Tensor& x, const char* op) {
+  return empty(x.shape_, x.type_, x.device(), x.label_, op);
 }
 
-Tensor Tensor::gradient_like(const Tensor& x) {
-  return empty(x.shape_, x.type_, x.device(), gradient_of(x.label_));
+Tensor Tensor::gradient_like(const Tensor& x, const char* op) {
+  return empty(x.shape_, x.type_, x.device(), gradient_of(x.label_), op);
 }
 
 std::string Tensor::text() const {

@@ -15,7 +15,7 @@ namespace pf {
 // Bytes on a device. The only owner; tensors share it.
 class Storage {
  public:
-  Storage(Device& device, std::size_t bytes);
+  Storage(Device& device, std::size_t bytes, const Purpose& purpose);
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -31,6 +31,7 @@ class Storage {
  private:
   Device* device_;
   std::size_t bytes_;
+  Purpose purpose_;
   void* data_;
   bool is_dropped_ = false;
 };
@@ -46,14 +47,17 @@ struct Slot {
 class Tensor {
  public:
   Tensor() = default;
-  // Not initialised. On meta there is no data.
-  static Tensor empty(Shape shape, DType type, Device& device, const Label& label = {});
-  static Tensor zeros(Shape shape, DType type, Device& device, const Label& label = {});
-  static Tensor scalar(double value, DType type, Device& device, const Label& label = {});
+  // Not initialised. On meta there is no data. `op`: who asks (core/purpose.h).
+  static Tensor empty(Shape shape, DType type, Device& device, const Label& label = {},
+                      const char* op = __builtin_FUNCTION());
+  static Tensor zeros(Shape shape, DType type, Device& device, const Label& label = {},
+                      const char* op = __builtin_FUNCTION());
+  static Tensor scalar(double value, DType type, Device& device, const Label& label = {},
+                       const char* op = __builtin_FUNCTION());
   // Not initialised; as x in all but pitch and slot.
-  static Tensor like(const Tensor& x);
+  static Tensor like(const Tensor& x, const char* op = __builtin_FUNCTION());
   // The same with the label of x's gradient.
-  static Tensor gradient_like(const Tensor& x);
+  static Tensor gradient_like(const Tensor& x, const char* op = __builtin_FUNCTION());
 
   explicit operator bool() const { return storage_ != nullptr; }
   const Shape& shape() const { return shape_; }

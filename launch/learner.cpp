@@ -22,9 +22,10 @@ Learner::Learner(const config::Config& config, const Mesh& mesh, Read read)
   gradients_.emplace(mesh, trained_parameters(model_), sharing_of(config), [&](std::size_t layer) {
     model_.initialise(std::uint64_t(config.run().seed()), layer);
   });
-  const auto before = mesh.device().memory().live;
-  optimizer_ = make_optimizer(config.optimizer(), mesh, gradients_->parts(), visit);
-  state_bytes_ = std::int64_t(mesh.device().memory().live - before);
+  {
+    const PurposeScope of_part(parts::states);
+    optimizer_ = make_optimizer(config.optimizer(), mesh, gradients_->parts(), visit);
+  }
   const std::int64_t group = config.model().moe().balance().group();
   balance_.emplace(mesh, group > 0 ? group : mesh.size(axes::dp));
   pipeline_.emplace(schedule_of(config), model_, *gradients_, *balance_, mesh);
@@ -81,6 +82,7 @@ std::vector<Statistics> Learner::run(std::int64_t step,
 
 void Learner::change_weights(double lr, double scale,
                              const std::vector<std::vector<double>>& expert_counts) {
+  const PurposeScope of_part("optimizer");
   optimizer_->step(lr, scale);
   gradients_->share_values();
   if (!config_.train().has_lora()) model_.update_biases(expert_counts);

@@ -36,7 +36,6 @@ class Learner {
   Gradients& gradients() { return *gradients_; }
   Balance& balance() { return *balance_; }
   Pipeline& pipeline() { return *pipeline_; }
-  std::int64_t state_bytes() const { return state_bytes_; }  // the optimizer's
 
  private:
   struct MicroBatch {
@@ -54,7 +53,6 @@ class Learner {
   Transformer model_;
   std::optional<Gradients> gradients_;
   std::unique_ptr<Optimizer> optimizer_;
-  std::int64_t state_bytes_ = 0;
   std::optional<Balance> balance_;
   std::optional<Pipeline> pipeline_;
   std::vector<MicroBatch> micro_batches_;  // this replica's, of the step

@@ -52,10 +52,11 @@ constexpr const char* help =
   pentafold layout FILE [KEY=VALUE ...] [--ranks N]
       Prints which rank does what: its place on each axis and its experts, and the groups of each
       axis with those that leave a node (cluster.ranks_per_node).
-  pentafold check FILE [KEY=VALUE ...] [--ranks N] [--json]
-      Runs one training step of any number of ranks without their memory: bytes of each stage, what
-      travels on which axes and leaves a node (cluster.ranks_per_node), FLOPs, and the largest
-      micro-batch that fits cluster.memory (docs/check.md). Data are not opened.
+  pentafold check FILE [KEY=VALUE ...] [--ranks N] [--counts TRACE.json] [--json]
+      Runs one training step of any number of ranks without their memory: bytes and FLOPs of each
+      stage, what travels on which axes and leaves a node (cluster.ranks_per_node), and the largest
+      micro-batch that fits cluster.memory (docs/check.md). Data are not opened. Experts get equal
+      shares of the tokens, or --counts: what they got in a profiled run.
   pentafold prove FILE [KEY=VALUE ...] --ranks N [--precision f32|bf16]
       Proves that each layout of N ranks (pp, tp, cp, ep, etp; those that an override gives stay)
       computes what one rank does: losses, gradients and weights of three steps in f64, on random

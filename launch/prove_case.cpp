@@ -100,6 +100,10 @@ Descent descend(const config::Config& config, DType type, int steps) {
   return descend(recipe_of(config, type), samples_of(config), layout_of(config), steps);
 }
 
+bool Proof::is_beyond(const Difference& rounding) const {
+  return !holds() && (!error.empty() || !(worst.distance <= rounding.distance));
+}
+
 std::string Proof::text() const {
   if (!error.empty()) return "ended: " + error;
   return fmt::format("{:7.1e}  {}", worst.distance, worst.where);
@@ -111,6 +115,13 @@ Proof prove(const config::Config& config, const Descent& one_rank) {
   } catch (const Error& error) {
     return {{}, error.what()};
   }
+}
+
+Difference rounding_of(const config::Config& config) {
+  const config::Config alone = on_one_rank(config);
+  Recipe nudged = recipe_of(alone);
+  nudged.is_nudged = true;
+  return difference(descend(alone), descend(nudged, samples_of(alone), layout_of(alone)));
 }
 
 Proof prove(const config::Config& config) {

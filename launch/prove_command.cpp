@@ -46,7 +46,7 @@ int ProveCommand::prove_file(int& failure) const {
   const FileToProve wanted = file_to_prove(given.file, given.changes());
   const LayoutsOfModel layouts = layouts_to_prove(wanted);
   failure = 1;
-  print(heading_of(wanted.config, config::Run::Precision_Name(type)));
+  print(heading_of(wanted, config::Run::Precision_Name(type)));
   if (type == config::Run::f64) {
     const bool holds = prove_layouts(layouts, one_rank_of(wanted));
     return prove_optimizers(layouts) && holds ? 0 : 1;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <iterator>
@@ -11,8 +12,10 @@
 #include "core/error.h"
 #include "launch/config_fill.h"
 #include "launch/config_rules.h"
+#include "launch/job_shrink.h"
 #include "launch/layout_rules.h"
 #include "launch/prove_case.h"
+#include "launch/rank_limits.h"
 #include "launch/terminal.h"
 #include "launch/text.h"
 #include "models/transformer.h"
@@ -20,7 +23,7 @@
 namespace pf {
 namespace {
 
-constexpr std::int64_t most_ranks = 64;
+constexpr std::int64_t most_ranks = 64;  // of all layouts
 constexpr std::int64_t most_parameters = 4'000'000;
 
 std::string too_many(std::int64_t found, const std::string& of, std::int64_t most) {
@@ -28,8 +31,16 @@ std::string too_many(std::int64_t found, const std::string& of, std::int64_t mos
          count_in_words(double(most));
 }
 
+std::int64_t parameters_of(const config::Config& config) {
+  return model_size(config.model(), config.data().sequence()).parameters;
+}
+
+std::int64_t tokens_of(const config::Config& config) {
+  return config.data().sequence() * config.train().global_batch();
+}
+
 void check_model_is_small(const config::Config& config, const Places& places) {
-  const std::int64_t size = model_size(config.model(), config.data().sequence()).parameters;
+  const std::int64_t size = parameters_of(config);
   if (size > most_parameters)
     places.fail("model", too_many(size, " parameters", most_parameters) +
                              ": each layout computes it in f64, on ranks that share this machine. "
@@ -38,12 +49,7 @@ void check_model_is_small(const config::Config& config, const Places& places) {
                              "model.vocabulary");
 }
 
-void check_batch_is_small(const config::Config& config, const Places& places) {
-  const std::int64_t tokens = config.data().sequence() * config.train().global_batch();
-  if (tokens > most_tokens)
-    places.fail("train.global_batch",
-                too_many(tokens, " tokens a step", most_tokens) +
-                    " in a proof; a smaller train.global_batch or data.sequence proves the same");
+void check_ranks_of_all(const config::Config& config, const Places& places) {
   const std::int64_t ranks = config.parallel().ranks();
   if (ranks < 2 || ranks > most_ranks)
     places.fail("parallel.ranks", "found " + std::to_string(ranks) + ", wanted 2 to " +
@@ -74,12 +80,12 @@ FileToProve load(const std::string& path, const std::vector<std::string>& overri
                                "parallel.chunks=1", "parallel.stage_layers=even",
                                "cluster.device=cpu"};
   std::ranges::copy_if(overrides, std::back_inserter(all), std::not_fn(is_of_stages));
-  FileToProve file{load_config(path, all, {&places, true}), keys_of(overrides), false};
+  FileToProve file{load_config(path, all, {&places, true}), keys_of(overrides), false,
+                   std::nullopt};
   file.has_group = places.by_key.contains("model.moe.balance.group");
   for (const std::string& change : overrides)
     if (is_of_stages(change)) fill_from_override(file.config, change, places);
   check_supported(file.config, places);
-  check_model_is_small(file.config, places);
   return file;
 }
 
@@ -105,12 +111,62 @@ std::int64_t shared_group(const config::Config& config) {
   return std::gcd((config.train().global_batch() + size - 1) / size, config.parallel().ranks());
 }
 
+// What ranks that are threads of this machine, in f64, need of it.
+void check_ranks_of_job(config::Config config, const Places& places) {
+  const std::int64_t ranks = config.parallel().ranks();
+  if (ranks < 2)
+    places.fail("parallel.ranks", "found " + std::to_string(ranks) +
+                                      ", wanted the ranks of a job, to compare them with one");
+  config.mutable_run()->set_precision(config::Run::f64);
+  try {
+    check_ranks(config, this_machine(config, nullptr));
+  } catch (const Error& error) {
+    places.fail("parallel.ranks", error.what());
+  }
+}
+
+FileToProve job_to_prove(const std::string& path, const std::vector<std::string>& overrides) {
+  Places places;
+  std::vector<std::string> all{"cluster.device=cpu"};
+  all.insert(all.end(), overrides.begin(), overrides.end());
+  const config::Config job = load_config(path, all, {&places});
+  check_supported(job, places);
+  const config::Config small = shrink_job(job);
+  check_model_is_small(small, places);
+  check_ranks_of_job(small, places);
+  return {small, {}, true, job};
+}
+
+std::string size_of(const config::Config& config) {
+  const ModelSize size = model_size(config.model(), config.data().sequence());
+  std::string text =
+      fmt::format("{} parameters, {} x {} tokens a step", count_in_words(double(size.parameters)),
+                  config.train().global_batch(), config.data().sequence());
+  if (config.model().has_moe() && counts_groups(config.model().moe().balance()))
+    text += fmt::format(", balance.group {}", config.model().moe().balance().group());
+  return text;
+}
+
+// "model.hidden  6144  10"
+std::string table_of(const std::vector<ChangedKey>& changes) {
+  std::array<std::size_t, 2> width{};
+  for (const ChangedKey& change : changes)
+    width = {std::max(width[0], change.key.size()), std::max(width[1], change.job.size())};
+  std::string text = fmt::format("{:<{}}  {:>{}}  here\n", "key", width[0], "job", width[1]);
+  for (const ChangedKey& change : changes)
+    text += fmt::format("{:<{}}  {:>{}}  {}\n", change.key, width[0], change.job, width[1],
+                        change.here);
+  return text;
+}
+
 }  // namespace
 
 FileToProve file_to_prove(const std::string& path, const std::vector<std::string>& overrides) {
   Places places;
   FileToProve file = load(path, overrides, places);
-  check_batch_is_small(file.config, places);
+  if (parameters_of(file.config) > most_parameters || tokens_of(file.config) > most_tokens)
+    return job_to_prove(path, overrides);
+  check_ranks_of_all(file.config, places);
   keep_stages_of_file(file, path);
   const bool counts =
       file.config.model().has_moe() && counts_groups(file.config.model().moe().balance());
@@ -128,6 +184,7 @@ FileToProve file_to_draw(const std::string& path, const std::vector<std::string>
     (change.starts_with("parallel") ? of_layout : others).push_back(change);
   Places places;
   FileToProve file = load(path, others, places);
+  check_model_is_small(file.config, places);
   for (const std::string& change : of_layout) fill_from_override(file.config, change, places);
   file.config.mutable_train()->clear_ramp();
   file.given = keys_of(overrides);
@@ -135,6 +192,7 @@ FileToProve file_to_draw(const std::string& path, const std::vector<std::string>
 }
 
 LayoutsOfModel layouts_to_prove(const FileToProve& file) {
+  if (file.job) return {{file.config}, {}};
   LayoutsOfModel layouts = layouts_of(file.config, file.given);
   require(!layouts.legal.empty(), "no layout of ", file.config.parallel().ranks(),
           " ranks is legal; the first one is not because of ",
@@ -143,14 +201,15 @@ LayoutsOfModel layouts_to_prove(const FileToProve& file) {
   return layouts;
 }
 
-std::string heading_of(const config::Config& config, const std::string& precision) {
-  const ModelSize size = model_size(config.model(), config.data().sequence());
-  std::string text = fmt::format("{}: {} parameters, {} x {} tokens a step", config.run().name(),
-                                 count_in_words(double(size.parameters)),
-                                 config.train().global_batch(), config.data().sequence());
-  if (config.model().has_moe() && counts_groups(config.model().moe().balance()))
-    text += fmt::format(", balance.group {}", config.model().moe().balance().group());
-  return text + fmt::format("; {}, {} ranks against 1\n", precision, config.parallel().ranks());
+std::string heading_of(const FileToProve& file, const std::string& precision) {
+  const std::string what = fmt::format("{}; {}, {} ranks against 1\n", size_of(file.config),
+                                       precision, file.config.parallel().ranks());
+  if (!file.job) return fmt::format("{}: {}", file.config.run().name(), what);
+  return fmt::format(
+      "{}: {}, too large to compute here.\nIts layout with the smallest sizes that "
+      "are cut like the job's:\n\n{}\n{}",
+      file.config.run().name(), size_of(*file.job), table_of(changed_keys(*file.job, file.config)),
+      what);
 }
 
 Descent one_rank_of(const FileToProve& file) {
@@ -176,14 +235,17 @@ bool prove_layouts(const LayoutsOfModel& layouts, const Descent& one_rank) {
     worst = proof;
     where = axes_text(config);
   }
-  const std::string refused = fmt::format("; {} more are not legal", layouts.refusals.size());
+  const std::size_t all = layouts.legal.size();
+  std::string refused;
+  if (!layouts.refusals.empty())
+    refused = fmt::format("; {} more are not legal", layouts.refusals.size());
   if (failed == 0)
-    print(fmt::format("proven: {} layouts are one rank within {:.0e}, the worst {:.1e} ({}){}\n",
-                      layouts.legal.size(), proof_bound, worst.worst.distance, worst.worst.where,
-                      refused));
+    print(fmt::format("proven: {} layout{} one rank within {:.0e}, the worst {:.1e} ({}){}\n", all,
+                      all == 1 ? " is" : "s are", proof_bound, worst.worst.distance,
+                      worst.worst.where, refused));
   else
     print(fmt::format("NOT PROVEN: {} of {} layouts differ from one rank; the worst, {}:\n  {}{}\n",
-                      failed, layouts.legal.size(), where, worst.text(), refused));
+                      failed, all, where, worst.text(), refused));
   return failed == 0;
 }
 

@@ -87,8 +87,8 @@ bool prove_optimizer(const LayoutsOfModel& layouts, config::Optimizer::Kind kind
                       failed, zeros * count, zeros - 1));
   else
     print(fmt::format(
-        "{} on equal gradients: {:.1e} (weights {}) in {} layouts, each with zero 0 to {}\n",
-        name_of(kind), worst.distance, worst.where, count, zeros - 1));
+        "{} on equal gradients: {:.1e} (weights {}) in {} layout{}, with zero 0 to {}\n",
+        name_of(kind), worst.distance, worst.where, count, count == 1 ? "" : "s", zeros - 1));
   return failed == 0;
 }
 

@@ -55,21 +55,38 @@ std::string save(const Search& wanted, std::int64_t number, const config::Config
   return path;
 }
 
+Difference rounding_beside(const Proof& proof, const config::Config& config) {
+  return proof.error.empty() ? rounding_of(config) : Difference();
+}
+
+// A case that fails by rounding alone stays as it is: smaller ones fail of other rounding.
+config::Config smallest(const config::Config& config, const Proof& proof,
+                        const Difference& rounding) {
+  if (!proof.is_beyond(rounding)) return config;
+  return shrink(config, [](const config::Config& c) {
+    if (pending_signal() != 0) return false;
+    const Proof of_smaller = prove(c);
+    return !of_smaller.holds() && of_smaller.is_beyond(rounding_beside(of_smaller, c));
+  });
+}
+
 void report(const Search& wanted, const Cases& cases, std::int64_t number, config::Config config,
             const Proof& proof) {
   show_progress(fmt::format("case {} differs; looking for a smaller one", number));
   config.mutable_run()->set_name(fmt::format("seed{}-case{}", wanted.seed, number));
   config.mutable_run()->set_folder("runs/" + config.run().name());
-  const config::Config small = shrink(
-      config, [](const config::Config& c) { return pending_signal() == 0 && !prove(c).holds(); });
+  const Difference rounding = rounding_beside(proof, config);
+  const config::Config small = smallest(config, proof, rounding);
   const Proof of_small = prove(small);
   const std::string path = save(wanted, number, small, of_small);
   show_progress("");
   print(
-      fmt::format("case {} DIFFERS: {}\n  {}\n  again: {} --random 1 --seed {} --case {}\n"
-                  "  smaller: {}: {}\n    {}\n",
-                  number, proof.text(), cases.features(number), cases.command, wanted.seed, number,
-                  axes_text(small), of_small.text(), command_of(path, small)));
+      fmt::format("case {} DIFFERS: {}\n  one rank with other last bits in its weights: {:.1e}{}\n"
+                  "  {}\n  again: {} --random 1 --seed {} --case {}\n  smaller: {}: {}\n    {}\n",
+                  number, proof.text(), rounding.distance,
+                  proof.is_beyond(rounding) ? "" : ", so this may be rounding alone",
+                  cases.features(number), cases.command, wanted.seed, number, axes_text(small),
+                  of_small.text(), command_of(path, small)));
 }
 
 }  // namespace

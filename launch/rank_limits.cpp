@@ -44,17 +44,21 @@ std::int64_t Holding::bytes(const config::Parallel& parallel, std::int64_t of_ra
   return replicated + divided / std::max<std::int64_t>(owners, 1);
 }
 
-Holding holding_of(const config::Config& config) {
+int smallest_world(const config::Parallel& p) {
+  return int(std::lcm(p.tp() * p.cp() * p.pp(), p.etp() * p.ep() * p.pp()));
+}
+
+// Of the first rank of a stage.
+Holding holding_of(const config::Config& config, std::int64_t stage) {
   const config::Parallel& p = config.parallel();
-  const int ranks = int(std::lcm(p.tp() * p.cp() * p.pp(), p.etp() * p.ep() * p.pp()));
+  const int ranks = smallest_world(p);
   std::vector<int> all(static_cast<std::size_t>(ranks));
   std::iota(all.begin(), all.end(), 0);
-  FakeCommunicator alone(0, ranks);
+  FakeCommunicator alone(int(stage * (ranks / p.pp())), ranks);
   Device device(make_meta_backend(make_cpu_backend(1)));
   const Mesh mesh(alone, device, layout_of(config, ranks), all);
   const DType type = type_of(config.run().precision());
-  Transformer model(config.model(), {config.data().sequence(), config.train().head_chunk(), type},
-                    mesh);
+  Transformer model(config.model(), options_of(config, mesh), mesh);
   const auto visit = [&](const Visitor& visitor) { model.visit(visitor); };
   choose_trained(config.train(), visit);
   const auto live = [&] { return std::int64_t(device.memory().live); };
@@ -82,6 +86,16 @@ Holding holding_of(const config::Config& config) {
   return holding;
 }
 
+// Of all stages.
+Holding largest_holding(const config::Config& config) {
+  std::vector<Holding> stages;
+  for (std::int64_t stage = 0; stage < config.parallel().pp(); ++stage)
+    stages.push_back(holding_of(config, stage));
+  return *std::ranges::max_element(stages, {}, [&](const Holding& holding) {
+    return holding.bytes(config.parallel(), config.parallel().ranks());
+  });
+}
+
 // The largest multiple of `unit` up to `most` that fits, if those that are smaller do too; else 0.
 std::int64_t largest(std::int64_t most, std::int64_t unit,
                      const std::function<bool(std::int64_t)>& fits) {
@@ -101,8 +115,8 @@ std::string most_in_words(std::int64_t ranks) {
 }
 
 void check_memory(const config::Config& config, const Machine& machine) {
-  const Holding holding = holding_of(config);
   const std::int64_t all = config.parallel().ranks();
+  const Holding holding = largest_holding(config);
   const std::int64_t asked = config.cluster().memory() > 0
                                  ? config.cluster().memory()
                                  : std::numeric_limits<std::int64_t>::max();

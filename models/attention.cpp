@@ -73,6 +73,7 @@ bool Attention::rebuilds(const Context& context) const {
 }
 
 Tensor Attention::forward(const Tensor& x, Context& context) {
+  const PurposeScope of_part("attention");
   const Batch& batch = context.batch;
   const Tensor h = enter(norm_.forward(x), context);
   const auto qkv = linear(h, qkv_);  // columns: heads / tp
@@ -90,6 +91,7 @@ Tensor Attention::forward(const Tensor& x, Context& context) {
     Tape::rebuild(k, keys);
   }
   const Tensor out = leave(linear(y, out_pack_)[0], context);
+  const PurposeScope of_sum("residual");
   return add(x, residual_dropout(biased(out, out_bias_), config_.dropout, layer_, 0, context));
 }
 

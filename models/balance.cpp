@@ -51,6 +51,7 @@ void Balance::bind(std::int64_t up_to) {
   while (!waiting_.empty() && waiting_.begin()->first.first / unit <= up_to / unit)
     binding.insert(waiting_.extract(waiting_.begin()));
   if (binding.empty()) return;
+  const PurposeScope of_part("router");
   const std::int64_t rows = std::int64_t(binding.size());
   const Tensor& like = binding.begin()->second.counts;
   Device& device = like.device();

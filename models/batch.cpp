@@ -11,7 +11,7 @@ template <class T, class Value>
 Tensor make(const Mesh& mesh, std::int64_t size, DType type, Value value) {
   const Label label =
       constant(dense(Spread::replicated, Spread::rows, Spread::rows, Spread::replicated));
-  Tensor x = Tensor::empty({size}, type, mesh.device(), label);
+  Tensor x = Tensor::empty({size}, type, mesh.device(), label, "make_batch");
   if (x.is_meta()) return x;
   for (std::int64_t i = 0; i < size; ++i) x.data<T>()[i] = T(value(i));
   return x;
@@ -41,6 +41,7 @@ Batch make_batch(const Mesh& mesh, const Sequences& sampled, DType type) {
   require(sampled.counts.empty() || sampled.counts.size() == sampled.ids.size(),
           "batch: ", sampled.counts.size(), " marks of targets that count for ", tokens,
           " targets");
+  const PurposeScope of_part("batch");
   Batch batch;
   batch.sequences = sampled.count;
   batch.length = tokens / sampled.count;

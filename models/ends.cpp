@@ -4,6 +4,7 @@
 #include "core/ops/linear.h"
 #include "core/ops/loss.h"
 #include "core/ops/rows.h"
+#include "core/purpose.h"
 #include "models/weights.h"
 #include "parallel/table.h"
 
@@ -34,6 +35,7 @@ Embedding::Embedding(const config::Model& c, bool is_apart, const Mesh& mesh)
 }
 
 Tensor Embedding::forward(const Tensor&, Context& context) {
+  const PurposeScope of_part("embedding");
   Tensor x = leave(embedding(of_stage(context.batch.ids), w_, context.type), context);
   if (!positions_) return x;
   const Tensor at = slice(of_stage(context.batch.position), *context.mesh, axes::tp);
@@ -61,6 +63,7 @@ Head::Head(const config::Model& c, std::int64_t chunk, Parameter* tied, const Me
 }
 
 Tensor Head::forward(const Tensor& x, Context& context) {
+  const PurposeScope of_part("head");
   const Tensor h = enter(norm_.forward(x), context);
   if (context.wants_logits) return linear(h, *pack_)[0];
   const auto chunks = split_rows(h, chunk_);

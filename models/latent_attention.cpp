@@ -57,6 +57,7 @@ LatentAttention::LatentAttention(const std::string& prefix, int layer,
 
 Tensor LatentAttention::forward(const Tensor& x, Context& context) {
   const Batch& batch = context.batch;
+  const PurposeScope of_part("attention");
   const Tensor h = norm_.forward(x);             // [tokens / (tp cp), hidden]
   const auto narrow = linear(h, kv_down_pack_);  // [.., kv_rank], [.., rope_dim]
   const Tensor from = enter(kv_norm_.forward(narrow[0]), context);
@@ -80,6 +81,7 @@ Tensor LatentAttention::forward(const Tensor& x, Context& context) {
     Tape::rebuild(k, keys);
   }
   const Tensor out = leave(linear(y, out_pack_)[0], context);
+  const PurposeScope of_sum("residual");
   return add(x, residual_dropout(out, config_.dropout, layer_, 0, context));
 }
 

@@ -96,8 +96,10 @@ Mlp::Mlp(const std::string& prefix, int layer, const MlpConfig& c, const Mesh& m
 }
 
 Tensor Mlp::forward(const Tensor& x, Context& context) {
+  const PurposeScope of_part("mlp");
   const Tensor h = norm_.forward(x);
   const Tensor y = gated_ ? gated_->forward(h, context) : plain_->forward(h, context);
+  const PurposeScope of_sum("residual");
   return add(x, residual_dropout(y, dropout_, layer_, 1, context));
 }
 

@@ -71,6 +71,7 @@ Moe::Moe(const std::string& prefix, int layer, const MoeConfig& c, const Mesh& m
 }
 
 Tensor Moe::forward(const Tensor& x, Context& context) {
+  const PurposeScope of_part("router");
   const Tensor h = norm_.forward(x);
   // The router works in the accumulation type: near-ties must not be decided by rounding.
   const Tensor logits = linear(cast(h, accumulation(h.dtype())), router_pack_)[0];
@@ -88,10 +89,12 @@ Tensor Moe::forward(const Tensor& x, Context& context) {
     keep_choices_of_targets(routed, context);
 
   const Tensor y = experts(h, routed, context);
+  const PurposeScope of_sum("residual");
   return add(x, residual_dropout(y, config_.dropout, layer_, 1, context));
 }
 
 Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
+  const PurposeScope of_part("dispatch");
   const Mesh& mesh = *context.mesh;
   const Capacity capacity = context.is_training ? config_.capacity : Capacity{};
   if (capacity.block > 0) require_blocks(context.batch, capacity.block);
@@ -101,16 +104,26 @@ Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
     context.statistics.kept[layer_] =
         count_choices(sent.there.kept, slice(context.batch.present, mesh, axes::tp), {}, 1,
                       config_.experts, tokens_cut);
-  const Tensor of_shared = shared_ ? shared_->forward(h, context) : Tensor();
+  const Tensor of_shared = shared_ ? of_shared_expert(h, context) : Tensor();
   const Dispatched there = receive(std::move(sent), mesh);
-  const auto gate_up = grouped_linear(there.rows, gate_up_);
-  const auto inner = [gate_up, weights = there.rows.weights] {
+  const Tensor y = bring_back(of_experts(there.rows), there, mesh);
+  return shared_ ? add(y, of_shared) : y;
+}
+
+Tensor Moe::of_shared_expert(const Tensor& h, Context& context) {
+  const PurposeScope of_part("shared");
+  return shared_->forward(h, context);
+}
+
+Tensor Moe::of_experts(const ExpertRows& rows) {
+  const PurposeScope of_part("experts");
+  const auto gate_up = grouped_linear(rows, gate_up_);
+  const auto inner = [gate_up, weights = rows.weights] {
     return swiglu(gate_up[0], gate_up[1], weights);
   };
-  const Tensor a = inner(), of_rows = grouped_linear(there.rows.with(a), down_pack_)[0];
+  const Tensor a = inner(), y = grouped_linear(rows.with(a), down_pack_)[0];
   if (config_.rebuilds) Tape::rebuild(a, inner);
-  const Tensor y = bring_back(of_rows, there, mesh);
-  return shared_ ? add(y, of_shared) : y;
+  return y;
 }
 
 void Moe::auxiliary_losses(const Routed& routed, Context& context) const {

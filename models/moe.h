@@ -50,6 +50,8 @@ class Moe {
  private:
   // All experts' sum.
   Tensor experts(const Tensor& h, const Routed& routed, Context& context);
+  Tensor of_shared_expert(const Tensor& h, Context& context);
+  Tensor of_experts(const ExpertRows& rows);  // of this rank
   void auxiliary_losses(const Routed& routed, Context& context) const;
   void keep_choices_of_targets(const Routed& routed, Context& context) const;
 

@@ -21,6 +21,7 @@ Call StageLinks::call(const Action& action, const Tensor& x, std::int64_t micro_
 // Tokens are cut over tp between the blocks: what is sent is already 1/tp of it.
 void StageLinks::post_receive(const Action& receive, int stage, const Context& context) {
   const std::int64_t rows = context.batch.ids.size() / mesh_->size(axes::tp);
+  const PurposeScope of_part("pipeline");
   const Label residual = dense(Spread::rows, Spread::rows, Spread::rows);
   const Tensor x = Tensor::empty({rows, hidden_}, context.type, mesh_->device(),
                                  is_forward(receive.kind) ? residual : gradient_of(residual));

@@ -18,16 +18,6 @@ double out_std(const config::Model& c) {
   return c.init_std() / std::sqrt(2.0 * double(c.layers()));
 }
 
-bool is_moe_layer(const config::Model& c, std::int64_t layer) {
-  return c.has_moe() && layer >= c.moe().first_dense() && (layer + 1) % c.moe().every() == 0;
-}
-
-// Keys that a query of this layer sees; 0: all before it.
-std::int64_t window_of(const config::Model& c, std::int64_t layer) {
-  const std::int64_t every = c.full_attention_every();
-  return every > 0 && (layer + 1) % every == 0 ? 0 : c.window();
-}
-
 // Queries and keys are both multiplied by the attention factor.
 double score_factor(const config::Model& c) {
   if (!c.has_rope_scaling()) return 1;
@@ -193,6 +183,7 @@ Transformer::Transformer(const config::Model& c, const ModelOptions& options, co
     : mesh_(&mesh), type_(options.type), hidden_(c.hidden()) {
   const bool turns = c.position() == config::Model::rope;
   if (turns) {
+    const PurposeScope of_part("tables");
     const std::int64_t width = c.has_mla() ? c.mla().rope_dim() : c.head_dim();
     rope_ = rope_table(options.positions,
                        rope_frequencies(width, c.rope_base(), scaling_of(c), options.positions),
@@ -326,6 +317,15 @@ ModelSize model_size(const config::Model& config, std::int64_t sequence,
   }
   size.flops_per_token = double(of_products) + 3 * columns * keys;
   return size;
+}
+
+bool is_moe_layer(const config::Model& c, std::int64_t layer) {
+  return c.has_moe() && layer >= c.moe().first_dense() && (layer + 1) % c.moe().every() == 0;
+}
+
+std::int64_t window_of(const config::Model& c, std::int64_t layer) {
+  const std::int64_t every = c.full_attention_every();
+  return every > 0 && (layer + 1) % every == 0 ? 0 : c.window();
 }
 
 }  // namespace pf

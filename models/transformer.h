@@ -84,6 +84,10 @@ inline std::int64_t layers_of(const config::Model& config) {
   return config.layers() + 2;
 }
 
+bool is_moe_layer(const config::Model& config, std::int64_t layer);
+// Keys that a query of this layer sees; 0: all before it.
+std::int64_t window_of(const config::Model& config, std::int64_t layer);
+
 // With kv_heads = heads and head_dim = hidden / heads where they are not given.
 config::Model with_heads(config::Model config);
 

@@ -150,7 +150,9 @@ SmallModel::SmallModel(const Recipe& recipe, const Mesh& mesh, std::int64_t leng
   gradients_.emplace(mesh, trained_parameters(transformer_), recipe.sharing,
                      [&](std::size_t layer) {
                        transformer_.initialise(recipe.seed, layer);
-                       if (recipe.adapted.b_std > 0) scatter_b(*transformer_.layers()[layer]);
+                       Layer& made = *transformer_.layers()[layer];
+                       if (recipe.adapted.b_std > 0) scatter_b(made);
+                       if (recipe.is_nudged) nudge(made);
                      });
   pipeline_.emplace(recipe.schedule, transformer_, *gradients_, balance_, mesh);
 }
@@ -164,6 +166,18 @@ void SmallModel::scatter_b(Layer& layer) {
     for (const char c : w.name()) stream = 31 * stream + std::uint8_t(c);
     backend(w.value()).normal(w.value(), {recipe_.seed, stream, 0}, recipe_.adapted.b_std,
                               w.whole(), begin.first(std::size_t(w.whole().dims())));
+    w.changed();
+  }});
+}
+
+void SmallModel::nudge(Layer& layer) {
+  const Random random{recipe_.seed, 100, 0};
+  layer.visit({.parameter = [&](Parameter& w) {
+    const Tensor value = w.value();
+    for (std::int64_t i = 0; i < value.size() && !value.is_meta(); ++i) {
+      const bool up = random.words(std::uint64_t(i))[0] % 2 == 0;
+      value.data<double>()[i] *= 1 + (up ? 1 : -1) * std::numeric_limits<double>::epsilon();
+    }
     w.changed();
   }});
 }
@@ -299,6 +313,8 @@ std::map<std::string, Numbers> SmallModel::collect(const std::function<Tensor(Pa
     transformer_.layers()[l]->visit({.parameter = add});
   }
   if (mesh_->size(axes::pp) == 1) return own;
+  // Of a thousand ranks, most have no need of a whole model.
+  if (mesh_->coordinate(axes::tp * axes::cp * axes::dp) > 0) return {};
 
   std::map<std::string, std::int64_t> begins;
   std::int64_t size = 0;

@@ -65,13 +65,14 @@ struct Recipe {
   std::vector<std::string> frozen = {};  // parameters
   Sharing sharing = {};
   Adapted adapted = {};
+  bool is_nudged = false;  // each weight begins with another last bit; in f64
 };
 
 // What a step gives, the same on every rank.
 struct StepOutcome {
   double loss = 0, balance_loss = 0, z_loss = 0, norm = 0;
   std::vector<Numbers> expert_counts;        // by MoE layer
-  std::map<std::string, Numbers> gradients;  // whole, by parameter
+  std::map<std::string, Numbers> gradients;  // by parameter: see SmallModel::weights()
 
   double sum() const { return loss + balance_loss + z_loss; }
   friend bool operator==(const StepOutcome&, const StepOutcome&) = default;
@@ -91,17 +92,20 @@ class SmallModel {
   Gradients& gradients() { return *gradients_; }
   Pipeline& pipeline() { return *pipeline_; }
   Parameter& parameter(const std::string& name);
-  std::map<std::string, Numbers> weights();  // whole
+  // Whole. Of several stages, on the first rank of each alone (rank 0 among them), others have
+  // none; all ranks call.
+  std::map<std::string, Numbers> weights();
   // "f64 [10, 8] ..." of the outputs of all layers, of each of the last step's micro-batches.
   const std::vector<std::string>& outputs() const { return outputs_; }
 
  private:
   void scatter_b(Layer& layer);
+  void nudge(Layer& layer);
   Batch batch_of(const Samples& samples, std::int64_t first, std::int64_t step) const;
   void prepare(Context& context, const Samples& samples, std::int64_t micro_batch,
                std::int64_t step);
   std::vector<Statistics> run_micro_batches(const Samples& samples, std::int64_t step);
-  // Whole, by name: the same on every rank, whichever stage holds it. `is_cut`: of a parameter that
+  // Whole, by name, whichever stage holds it, where weights() says. `is_cut`: of a parameter that
   // two stages hold, each may have a part, and -infinity for the rest.
   std::map<std::string, Numbers> collect(const std::function<Tensor(Parameter&)>& of, bool is_cut);
   Tensor summed_gradient(Parameter& w) const;

@@ -11,6 +11,11 @@
 namespace pf {
 namespace {
 
+Tensor buffer_like(const Tensor& x, const Shape& shape) {
+  const PurposeScope of_part(parts::buffers);
+  return Tensor::empty(shape, x.dtype(), x.device());
+}
+
 // Up to this size a sum is made by everybody from everything: one exchange instead of two.
 constexpr std::size_t small_bytes = 16 << 10;
 
@@ -65,7 +70,7 @@ Swap start_swap(const Tensor& x, const std::vector<Tensor>& parts, const Move& m
   const auto self = std::size_t(move.self());
   const Tensor& own = parts[self];
   const auto others = std::int64_t(parts.size()) - 1;
-  const Tensor buffer = Tensor::empty({others, own.size()}, x.dtype(), x.device());
+  const Tensor buffer = buffer_like(x, {others, own.size()});
   std::vector<Tensor> came;
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const auto row = std::int64_t(i) - (i > self);
@@ -160,6 +165,7 @@ std::span<const int> Move::group() const {
 
 Tensor contiguous(const Tensor& x) {
   if (x.is_contiguous()) return x;
+  const PurposeScope of_part(parts::buffers);
   Tensor y = Tensor::like(x);
   copy(y, x);
   return y;
@@ -182,7 +188,7 @@ Tensor Started::wait() {
 Started start_gather_rows(const Tensor& x, RowCounts rows, const Move& move) {
   const std::int64_t all = std::accumulate(rows.begin(), rows.end(), std::int64_t{0});
   const Tensor from = contiguous(x);
-  Tensor y = Tensor::empty(with_rows(x.shape(), all), x.dtype(), x.device(), move.label);
+  Tensor y = Tensor::empty(with_rows(x.shape(), all), x.dtype(), x.device(), move.label, move.kind);
   return {y, from,
           start_exchange(x, to_send(everyone(from, move)), to_receive(cut(y, rows)), move)};
 }
@@ -194,7 +200,7 @@ Tensor gather_rows(const Tensor& x, RowCounts rows, const Move& move) {
 // An all-to-all of slices, a sum in rank order, a gather: twice the bytes of x, as in a ring.
 Tensor sum_of_all(const Tensor& x, const Move& move) {
   const Tensor from = contiguous(x).reshaped({x.size()});
-  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), move.label);
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), move.label, move.kind);
   const Tensor flat = y.reshaped({y.size()});
   if (bytes_of(from).size() <= small_bytes) {
     sum(flat, swap_parts(x, everyone(from, move), move));
@@ -215,7 +221,7 @@ Tensor sum_of_all(const Tensor& x, const Move& move) {
 Started start_rows_of_sum(const Tensor& x, RowCounts rows, const Move& move) {
   const Tensor from = contiguous(x);
   const Shape shape = with_rows(x.shape(), rows[std::size_t(move.self())]);
-  Tensor y = Tensor::empty(shape, x.dtype(), x.device(), move.label);
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device(), move.label, move.kind);
   Swap swap = start_swap(x, cut(from, rows), move);
   return {y, from, std::move(swap.pending), std::move(swap.came)};
 }
@@ -225,7 +231,7 @@ Tensor rows_of_sum(const Tensor& x, RowCounts rows, const Move& move) {
 }
 
 Tensor largest_of_all(const Tensor& x, const Move& move) {
-  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), move.label);
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), move.label, move.kind);
   largest(y, swap_parts(x, everyone(contiguous(x), move), move));
   return y;
 }
@@ -233,7 +239,7 @@ Tensor largest_of_all(const Tensor& x, const Move& move) {
 Started start_swap_rows(const Tensor& x, RowCounts sent, RowCounts received, const Move& move) {
   const std::int64_t all = std::accumulate(received.begin(), received.end(), std::int64_t{0});
   const Tensor from = contiguous(x);
-  Tensor y = Tensor::empty(with_rows(x.shape(), all), x.dtype(), x.device(), move.label);
+  Tensor y = Tensor::empty(with_rows(x.shape(), all), x.dtype(), x.device(), move.label, move.kind);
   return {y, from, start_exchange(x, to_send(cut(from, sent)), to_receive(cut(y, received)), move)};
 }
 
@@ -244,8 +250,8 @@ Tensor swap_rows(const Tensor& x, RowCounts sent, RowCounts received, const Move
 Tensor swap_rows_for_columns(const Tensor& x, const Move& move) {
   const std::int64_t ranks = move.ranks(), rows = x.extent(0), width = x.extent(1) / ranks;
   // One run of columns after the other, so that each piece is one run of bytes.
-  const Tensor packed = Tensor::empty({rows * ranks, width}, x.dtype(), x.device());
-  Tensor y = Tensor::empty({rows * ranks, width}, x.dtype(), x.device(), move.label);
+  const Tensor packed = buffer_like(x, {rows * ranks, width});
+  Tensor y = Tensor::empty({rows * ranks, width}, x.dtype(), x.device(), move.label, move.kind);
   const std::vector<std::int64_t> even(std::size_t(ranks), rows);
   const std::vector<Tensor> parts = cut(packed, even);
   for (std::int64_t i = 0; i < ranks; ++i)
@@ -257,8 +263,8 @@ Tensor swap_rows_for_columns(const Tensor& x, const Move& move) {
 Tensor swap_columns_for_rows(const Tensor& x, const Move& move) {
   const std::int64_t ranks = move.ranks(), rows = x.extent(0) / ranks, width = x.extent(1);
   const Tensor from = contiguous(x);
-  const Tensor packed = Tensor::empty(x.shape(), x.dtype(), x.device());
-  Tensor y = Tensor::empty({rows, width * ranks}, x.dtype(), x.device(), move.label);
+  const Tensor packed = buffer_like(x, x.shape());
+  Tensor y = Tensor::empty({rows, width * ranks}, x.dtype(), x.device(), move.label, move.kind);
   const std::vector<std::int64_t> even(std::size_t(ranks), rows);
   const std::vector<Tensor> parts = cut(packed, even);
   exchange(x, to_send(cut(from, even)), to_receive(parts), move);
@@ -271,7 +277,7 @@ Tensor pass(const Tensor& x, int by, const Move& move) {
   const int ranks = move.ranks(), self = move.self();
   const auto place = [&](int i) { return std::size_t(((i % ranks) + ranks) % ranks); };
   const Tensor from = contiguous(x);
-  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), move.label);
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), move.label, move.kind);
   std::vector<ConstBytes> send(std::size_t(ranks), ConstBytes{});
   std::vector<Bytes> receive(std::size_t(ranks), Bytes{});
   send[place(self + by)] = bytes_of(from);

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/backend.h"
+#include "core/purpose.h"
 #include "parallel/collectives.h"
 
 namespace pf {
@@ -84,6 +85,7 @@ void GradientBucket::allocate(const Mesh& mesh, const Sharing& sharing) {
 
   Device& device = mesh.device();
   const std::int64_t begin = owners.begin(), end = owners.end();
+  const PurposeScope of_part(parts::gradients);
   if (divides_gradients()) {
     own = Tensor::zeros({end - begin}, type, device);
     for (Parameter* p : parameters)
@@ -111,6 +113,7 @@ Part GradientBucket::part(std::size_t i) const {
 }
 
 void GradientBucket::place_gradients(Device& device) {
+  const PurposeScope of_part(parts::gradients);
   flat = Tensor::empty({size}, type, device);
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const std::int64_t end = begins[i] + parameters[i]->size();
@@ -127,6 +130,7 @@ void GradientBucket::drop_gradients() {
 
 void GradientBucket::keep_values(Device& device) {
   if (!is_shared()) return;
+  const PurposeScope of_part(parts::weights);
   if (divides_weights())
     kept = Tensor::zeros({owners.end() - owners.begin()}, type, device);
   else
@@ -163,6 +167,7 @@ std::unique_ptr<Pending> GradientBucket::gather(const Mesh& mesh, const Call& ca
 
 void GradientBucket::gather_values(const Mesh& mesh) {
   if (divides_weights()) {
+    const PurposeScope of_part(parts::weights);
     values = Tensor::empty({size}, type, mesh.device());
     backend(values).copy(values.rows(owners.begin(), owners.end()), kept);
   }

@@ -116,6 +116,7 @@ std::size_t Gradients::squares_of(const Parameter& parameter) {
   const auto found =
       std::ranges::find_if(squares_, [&](const Squares& s) { return s.label() == label; });
   const auto index = std::size_t(found - squares_.begin());
+  const PurposeScope of_part(parts::gradients);
   if (found == squares_.end())
     squares_.push_back(Tensor::zeros({}, DType::f64, mesh_->device(), label));
   return index;
@@ -178,6 +179,7 @@ void Gradients::scatter(Sum& sum) {
   const Slices& slices = sum.slices();
   const std::size_t ranks = slices.group.size();
   const std::int64_t slice = slices.end() - slices.begin();
+  const PurposeScope of_part(parts::buffers);
   sum.received = Tensor::empty({std::int64_t(ranks - 1), slice}, sum.bucket->type, mesh_->device());
   std::vector<ConstBytes> send(ranks, ConstBytes{});
   std::vector<Bytes> receive(ranks, Bytes{});

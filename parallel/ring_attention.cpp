@@ -69,6 +69,7 @@ Passing pass_keys(const Ring& ring, int step, const Tensor& kv, const Tensor& in
 
 // Keys and values side by side: one message.
 Tensor joined(const Tensor& k, const Tensor& v) {
+  const PurposeScope of_part(parts::buffers);
   Tensor kv = Tensor::empty({k.rows(), k.columns() + v.columns()}, k.dtype(), k.device());
   backend(kv).copy(kv.columns(0, k.columns()), k);
   backend(kv).copy(kv.columns(k.columns(), kv.columns()), v);
@@ -80,11 +81,16 @@ void add_to(const Tensor& y, const Tensor& x) {
   backend(y).add(y, terms);
 }
 
+Tensor buffer_like(const Tensor& x) {
+  const PurposeScope of_part(parts::buffers);
+  return Tensor::like(x);
+}
+
 // y of the accumulation type, and lse.
 void forward(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
              const Ring& ring) {
   const Tensor part_y = Tensor::like(y), part_lse = Tensor::like(lse);
-  Tensor kv = joined(k, v), next = Tensor::like(kv);
+  Tensor kv = joined(k, v), next = buffer_like(kv);
   for (int step = 0; step < ring.size(); ++step) {
     Passing keys = pass_keys(ring, step, kv, next);
     const bool is_first = step == 0;
@@ -107,9 +113,9 @@ struct Undo {
 // go the way that the keys go: the rank before has added to them what it, and those before it,
 // found; the last of them brings them home.
 void backward(const Tensor& dq, const Tensor& dkv, const Undo& in, const Ring& ring) {
-  const Tensor part_dq = Tensor::like(dq), came = Tensor::like(dkv);
-  Tensor kv = joined(in.k, in.v), next = Tensor::like(kv);
-  Tensor part = Tensor::like(dkv), sent = Tensor::like(dkv);
+  const Tensor part_dq = Tensor::like(dq), came = buffer_like(dkv);
+  Tensor kv = joined(in.k, in.v), next = buffer_like(kv);
+  Tensor part = buffer_like(dkv), sent = buffer_like(dkv);
   Passing gradients;
   for (int step = 0; step < ring.size(); ++step) {
     Passing keys = pass_keys(ring, step, kv, next);

@@ -71,6 +71,14 @@ std::size_t rounded(std::size_t bytes) {
   return (bytes + 63) / 64 * 64;
 }
 
+// "3 0 5"
+std::string text_of(const std::vector<std::int64_t>& numbers) {
+  std::string text;
+  for (const std::int64_t number : numbers)
+    text += (text.empty() ? "" : " ") + std::to_string(number);
+  return text;
+}
+
 }  // namespace
 
 CpuBackend::CpuBackend(int workers, int first_processor, Isa isa)
@@ -455,9 +463,16 @@ void CpuBackend::adamw_by_group(std::span<const AdamWTensor> tensors, const Adam
 }
 
 std::vector<std::int64_t> CpuBackend::read_counts(const Tensor& counts, std::int64_t) {
-  if (counts.dtype() == DType::i64) return counts.to_vector<std::int64_t>();
-  const auto narrow = counts.to_vector<std::int32_t>();
-  return {narrow.begin(), narrow.end()};
+  Span span("counts", "read_counts");
+  std::vector<std::int64_t> read;
+  if (counts.dtype() == DType::i64) {
+    read = counts.to_vector<std::int64_t>();
+  } else {
+    const auto narrow = counts.to_vector<std::int32_t>();
+    read.assign(narrow.begin(), narrow.end());
+  }
+  if (span.is_recorded()) span.fact("counts", text_of(read));
+  return read;
 }
 
 std::unique_ptr<Backend> make_cpu_backend(int workers, int first_processor) {

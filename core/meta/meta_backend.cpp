@@ -15,7 +15,8 @@ namespace {
 // Computes nothing; sizes are those of `target`.
 class MetaBackend final : public Backend {
  public:
-  explicit MetaBackend(std::unique_ptr<Backend> target) : target_(std::move(target)) {}
+  MetaBackend(std::unique_ptr<Backend> target, RecordedCounts recorded)
+      : target_(std::move(target)), recorded_(std::move(recorded)) {}
 
   DeviceKind kind() const override { return DeviceKind::meta; }
   std::string description() const override { return "meta of " + target_->description(); }
@@ -122,6 +123,7 @@ class MetaBackend final : public Backend {
   }
   void adamw(std::span<const AdamWTensor>, const AdamWStep&, Packed*, const Tensor&) override {}
   std::vector<std::int64_t> read_counts(const Tensor& counts, std::int64_t total) override {
+    if (recorded_) return recorded_(counts.size());
     const std::int64_t columns = counts.columns();
     std::vector<std::int64_t> shares;
     for (std::int64_t i = 0; i < counts.size(); ++i)
@@ -131,12 +133,14 @@ class MetaBackend final : public Backend {
 
  private:
   std::unique_ptr<Backend> target_;
+  RecordedCounts recorded_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> make_meta_backend(std::unique_ptr<Backend> target) {
-  return std::make_unique<MetaBackend>(std::move(target));
+std::unique_ptr<Backend> make_meta_backend(std::unique_ptr<Backend> target,
+                                           RecordedCounts recorded) {
+  return std::make_unique<MetaBackend>(std::move(target), std::move(recorded));
 }
 
 }  // namespace pf

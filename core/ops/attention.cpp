@@ -11,7 +11,26 @@ Tensor workspace(std::size_t bytes, const Tensor& like) {
   return Tensor::empty({std::int64_t(bytes)}, DType::u8, like.device());
 }
 
+double flops_of(std::span<const Area> areas, const AttentionShape& shape) {
+  return 2 * double(shape.heads * (shape.head_dim + shape.values())) * pairs_of(areas);
+}
+
 }  // namespace
+
+double pairs_of(std::span<const Area> areas) {
+  using Kind = Area::Kind;
+  double pairs = 0;
+  for (const Area& a : areas) {
+    const std::int64_t queries = a.q_end - a.q_begin, keys = a.k_end - a.k_begin;
+    const bool ends_early = a.kind == Kind::causal || a.kind == Kind::both;
+    const bool begins_late = a.kind == Kind::inverse_causal || a.kind == Kind::both;
+    for (std::int64_t i = 0; i < queries; ++i) {
+      const std::int64_t end = ends_early ? std::min(keys, i + keys - queries + 1) : keys;
+      pairs += double(std::max<std::int64_t>(0, end - (begins_late ? i : 0)));
+    }
+  }
+  return pairs;
+}
 
 void check_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const Area> areas,
                      const AttentionShape& shape) {
@@ -35,6 +54,7 @@ void check_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::spa
 
 void attention_into(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
                     const Tensor& v, std::span<const Area> areas, const AttentionShape& shape) {
+  q.device().count_flops(flops_of(areas, shape));
   backend(q).attention(y, lse, q, k, v, areas, shape,
                        workspace(backend(q).attention_workspace(q, k, areas, shape), q));
 }
@@ -43,6 +63,7 @@ void attention_backward_into(const Tensor& dq, const Tensor& dk, const Tensor& d
                              const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
                              const Tensor& v, std::span<const Area> areas,
                              const AttentionShape& shape) {
+  q.device().count_flops(2 * flops_of(areas, shape));
   backend(q).attention_backward(
       dq, dk, dv, dy, y, lse, q, k, v, areas, shape,
       workspace(backend(q).attention_backward_workspace(q, k, areas, shape), q));

@@ -24,13 +24,18 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, std::vector<
 // the areas fit each other and the shape.
 void check_attention(const Tensor& q, const Tensor& k, const Tensor& v, std::span<const Area> areas,
                      const AttentionShape& shape);
-// The kernels of core/backend.h, with their workspaces.
+// The kernels of core/backend.h, with their workspaces. They count 2 FLOPs for each pair and column
+// of a score and of a weighted sum, and twice that backward: making scores again is the kernel's
+// own.
 void attention_into(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
                     const Tensor& v, std::span<const Area> areas, const AttentionShape& shape);
 void attention_backward_into(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& dy,
                              const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
                              const Tensor& v, std::span<const Area> areas,
                              const AttentionShape& shape);
+
+// Pairs of a query and a key that it sees.
+double pairs_of(std::span<const Area> areas);
 
 // Each of `sequences` runs of `length` rows sees itself, causally.
 std::vector<Area> causal_areas(std::int64_t sequences, std::int64_t length);

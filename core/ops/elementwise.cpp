@@ -12,7 +12,7 @@ Tensor sum_of(std::span<const Tensor> xs, const Label& label) {
   for (const Tensor& x : xs)
     require(x.shape() == xs[0].shape() && x.dtype() == xs[0].dtype(), "add: ", xs[0].text(),
             " and ", x.text());
-  const Tensor y = Tensor::empty(xs[0].shape(), xs[0].dtype(), xs[0].device(), label);
+  const Tensor y = Tensor::empty(xs[0].shape(), xs[0].dtype(), xs[0].device(), label, "add");
   backend(y).add(y, xs);
   std::vector<Label> labels;
   labels.reserve(xs.size());

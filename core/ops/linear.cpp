@@ -17,6 +17,11 @@ Tensor workspace(const Tensor& x, const Packed& w) {
                        x.device());
 }
 
+// One of rows of x with w, or the gradient of either: 2 for each element of w and row.
+void count_product(const Tensor& x, const Packed& w) {
+  x.device().count_flops(2 * double(x.rows()) * double(w.inputs * w.outputs));
+}
+
 // The columns of y that each part of w makes, with their labels.
 std::vector<Tensor> columns_of(const Tensor& y, const Pack& w, std::span<const Label> labels) {
   std::vector<Tensor> parts;
@@ -65,9 +70,11 @@ void add_gradients_of_parts(const Tensor& x, const Tensor& dy, const Pack& w,
   std::int64_t begin = 0, column = 0;  // of the run, and its end
   const auto end_run = [&] {
     const Packed run = outline(x, column - begin, counts);
-    if (!targets.empty())
+    if (!targets.empty()) {
+      count_product(x, run);
       backend(x).product_weight_gradient(targets, dy.columns(begin, column), x, run, counts,
                                          workspace(x, run));
+    }
     targets.clear();
   };
   for (Parameter* part : w.parts()) {
@@ -95,6 +102,7 @@ Tape::Work work_of_adapters(const Tensor& x, const Tensor& dy, const Pack& w,
   const Packed& a = down.packed(x.dtype());
   const Tensor all_u = Tensor::empty({x.rows(), a.outputs}, x.dtype(), x.device());
   const Tensor all_t = Tensor::like(all_u);
+  count_product(x, a);
   on.product(all_u, x, a, counts, workspace(x, a));
   struct OfB {
     Adapter* adapter;
@@ -113,6 +121,7 @@ Tape::Work work_of_adapters(const Tensor& x, const Tensor& dy, const Pack& w,
     const Tensor t = all_t.columns(narrow_column, narrow_column + b.inputs);
     narrow_column += b.inputs;
     on.scale(u, u, adapter.scale);
+    count_product(x, b);
     on.product_input_gradient(t, dy_of, b, counts, workspace(x, b));
     on.scale(t, t, adapter.scale);
     factors.push_back({&adapter, dy_of, u});
@@ -122,10 +131,12 @@ Tape::Work work_of_adapters(const Tensor& x, const Tensor& dy, const Pack& w,
     for (const OfB& factor : factors) {
       const GradientTarget of_b[] = {factor.adapter->b.gradient_target()};
       const Packed b = outline(factor.u, factor.dy.columns(), counts);
+      count_product(x, b);
       backend(x).product_weight_gradient(of_b, factor.dy, factor.u, b, counts, workspace(x, b));
       of_a.push_back(factor.adapter->a.gradient_target());
     }
     const Packed all = outline(x, all_t.columns(), counts);
+    count_product(x, all);
     backend(x).product_weight_gradient(of_a, all_t, x, all, counts, workspace(x, all));
   };
 }
@@ -154,7 +165,8 @@ std::vector<Tensor> product(const char* op, const Tensor& x, Pack& w, const Coun
   for (std::size_t i = 0; i < weight.labels.size(); ++i)
     labels.push_back(
         pf::linear(std::string(op) + " " + w.parts()[i]->name(), x.label(), weight.labels[i]));
-  const Tensor y = Tensor::empty({x.rows(), packed.outputs}, x.dtype(), x.device(), labels[0]);
+  const Tensor y = Tensor::empty({x.rows(), packed.outputs}, x.dtype(), x.device(), labels[0], op);
+  count_product(x, packed);
   backend(x).product(y, x, packed, counts, workspace(x, packed));
   return Tape::record(
       columns_of(y, w, labels), {x}, w.is_trainable(),
@@ -164,9 +176,11 @@ std::vector<Tensor> product(const char* op, const Tensor& x, Pack& w, const Coun
         if (w.is_trainable()) Tape::weight_work(weight_work(x, dy, w, counts));
         if (!is_wanted) return std::vector<Tensor>(1);
         const Tensor dx = Tensor::gradient_like(x);
+        count_product(x, now);
         backend(x).product_input_gradient(dx, dy, now, counts, workspace(x, now));
         return std::vector<Tensor>{dx};
-      });
+      },
+      op);
 }
 
 }  // namespace

@@ -35,9 +35,9 @@ Tensor rms_norm_of(const Tensor& x, Parameter& w, double eps, const Label& rows)
   require(weight.value.dtype() == accumulation(x.dtype()), "rms_norm: x is ", x.text(), ", ",
           w.name(), " is ", weight.value.text());
   const Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(),
-                                 meet("rms_norm", Meeting::any, {rows, weight.label}));
+                                 meet("rms_norm", Meeting::any, {rows, weight.label}), "rms_norm");
   const Tensor scale = Tensor::empty({x.rows(), x.columns() / w.size()}, accumulation(x.dtype()),
-                                     x.device(), constant(x.label()));
+                                     x.device(), constant(x.label()), "rms_norm");
   backend(x).rms_norm(y, scale, x, weight.value, eps);
   return Tape::record(y, {x}, w.is_trainable(), [x, scale, &w](const Tensor& dy) {
     Tensor dx = Tensor::gradient_like(x);

@@ -80,7 +80,9 @@ TEST_F(LayoutsInTraining, GiveTheNumbersAndTheTextOfOneRank) {
        "'parallel={ranks: 4, tp: 2, cp: 2, cp_method: ring}'",
        "'parallel={ranks: 4, tp: 4, etp: 4}'",
        "'parallel={ranks: 4, tp: 2, etp: 2, ep: 2, dispatcher: all_gather}'",
-       "'parallel={ranks: 4, tp: 2, ep: 4, zero: 1}'"});
+       "'parallel={ranks: 4, tp: 2, ep: 4, zero: 1}'", "'parallel={ranks: 4, tp: 2, ep: 2, pp: 2}'",
+       "'parallel={ranks: 4, cp: 2, ep: 2, pp: 2, schedule: zbh1, zero: 3}' train.recompute=full",
+       "'parallel={ranks: 2, pp: 2, schedule: gpipe, stage_layers: \"3, 1\"}'"});
   expect_one_rank("model.kv_heads=2",
                   {"'parallel={ranks: 4, cp: 4, ep: 2, cp_method: two_level}'"});
 }

@@ -93,7 +93,10 @@ TEST_F(MpiRun, MetricsOfEachLayoutAreBitwiseThoseOfThreadRanks) {
       {"2", "etp: 2"},
       {"4", "tp: 2, ep: 4"},
       {"4", "cp: 4, cp_method: two_level"},
-      {"4", "tp: 2, cp: 2, etp: 2, ep: 2, zero: 1"}};
+      {"4", "tp: 2, cp: 2, etp: 2, ep: 2, zero: 1"},
+      {"2", "pp: 2, chunks: 2, schedule: zbv"},
+      {"4", "pp: 2, ep: 2, schedule: zbh1, zero: 3"},
+      {"4", "tp: 2, pp: 2, schedule: interleaved, chunks: 2, dispatcher: all_gather"}};
   for (const auto& [ranks, axes] : layouts) {
     SCOPED_TRACE(axes);
     const std::string arguments = model + "'parallel={" + axes + "}'";

@@ -34,6 +34,21 @@ TEST_F(ProveCommandLine, ALineALayoutAndAVerdict) {
     EXPECT_TRUE(contains(outcome.out, optimizer)) << outcome.out;
 }
 
+TEST_F(ProveCommandLine, ALargeJobIsProvenWithSmallSizes) {
+  const Outcome outcome = prove(
+      "$c/../mixtral_8x22b.yaml --ranks 32 parallel.tp=2 parallel.ep=8 parallel.pp=4 "
+      "parallel.zero=1");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out.find("mixtral_8x22b: 141G parameters, 256 x 4096 tokens a step"), 0u)
+      << outcome.out;
+  for (const char* line :
+       {"\nkey ", "\nmodel.hidden         6144  10\n", "\nmodel.vocabulary    32000  24\n",
+        "\ntp 2  cp 1  dp 4   etp 1  ep 8  edp 1   pp 4  1f1b   ",
+        "\nproven: 1 layout is one rank within 1e-10", "\nAdamW on equal", "\nMuon on equal"})
+    EXPECT_TRUE(contains(outcome.out, line)) << line << " in\n" << outcome.out;
+  EXPECT_TRUE(contains(message("$c/../mixtral_8x22b.yaml --ranks 32 parallel.tp=5"), "parallel."));
+}
+
 TEST_F(ProveCommandLine, ATableWhereSumsAreRounded) {
   const Outcome outcome = prove("$c/moe.yaml --ranks 2 parallel.ep=2 --precision f32");
   EXPECT_EQ(outcome.code, 0) << outcome.err;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <set>
 
 #include "launch/prove_file.h"
@@ -123,14 +124,22 @@ TEST(Proofs, TheBalanceGroupIsOneThatAllLayoutsShare) {
       2);
 }
 
-TEST(Proofs, LargeModelsAndBatchesAndSingleRanksAreRefused) {
-  const auto said = [](const Overrides& overrides) { return error_of([&] { moe(overrides); }); };
-  EXPECT_NE(said({"parallel.ranks=2", "model.hidden=4096"}).find("Make it smaller"),
+TEST(Proofs, LargeModelsAndBatchesAreJobsOfOneLayout) {
+  EXPECT_FALSE(moe({"parallel.ranks=2"}).job.has_value());
+  for (const char* large : {"model.hidden=4096", "train.global_batch=4096"}) {
+    const FileToProve file = moe({"parallel.ranks=2", "parallel.tp=2", large});
+    EXPECT_TRUE(file.job.has_value()) << large;
+    EXPECT_EQ(layouts_to_prove(file).legal.size(), 1u) << large;
+  }
+  EXPECT_NE(error_of([] {
+              file_to_draw(folder + "/configs/prove/moe.yaml", {"model.hidden=4096"});
+            }).find("Make it smaller"),
             std::string::npos);
-  EXPECT_NE(said({"parallel.ranks=2", "train.global_batch=4096"}).find("tokens a step"),
+}
+
+TEST(Proofs, SingleRanksAndIllegalLayoutsAreRefused) {
+  EXPECT_NE(error_of([] { moe({}); }).find("parallel.ranks: found 1, wanted 2 to 64"),
             std::string::npos);
-  EXPECT_NE(said({}).find("parallel.ranks: found 1, wanted 2 to 64"), std::string::npos)
-      << said({});
   EXPECT_NE(error_of([] {
               layouts_to_prove(moe({"parallel.ranks=8", "parallel.tp=2", "parallel.cp=2",
                                     "parallel.pp=1", "train.global_batch=7"}));
@@ -311,6 +320,28 @@ TEST(RandomProofs, EveryPairOfFeaturesMeetsInTheFirstCases) {
   EXPECT_EQ(cases.pairs_in(first), cases.legal_pairs());
   EXPECT_GT(cases.legal_pairs(), 4000u);
   EXPECT_LT(cases.pairs_in({first[0]}), 600u);
+}
+
+// A norm of one number keeps its sign alone: what is left of it is 1e5 times its rounding.
+TEST(RandomProofs, RoundingIsWhatOneRankMakesOfLastBits) {
+  config::Config config = RandomCases(1).of(0).config;
+  const double usual = rounding_of(config).distance;
+  EXPECT_GT(usual, 0);
+  EXPECT_LT(usual, proof_bound);
+  config.mutable_model()->set_hidden(1);
+  const Difference rounding = rounding_of(config);
+  EXPECT_GT(rounding.distance, 100 * usual);
+  Proof proof;
+  proof.worst.distance = rounding.distance / 2;
+  EXPECT_FALSE(proof.is_beyond(rounding));
+  proof.worst.distance = std::max(rounding.distance, proof_bound) * 2;
+  EXPECT_TRUE(proof.is_beyond(rounding));
+  proof.worst.distance = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_TRUE(proof.is_beyond(rounding));
+  proof.worst.distance = 0;
+  EXPECT_FALSE(proof.is_beyond(rounding));
+  proof.error = "no memory";
+  EXPECT_TRUE(proof.is_beyond(rounding));
 }
 
 TEST(RandomProofs, WhatFailsIsShrunkToWhatItNeeds) {

@@ -66,6 +66,23 @@ TEST(RankLimits, WhatARankNeedsIsWhatItHolds) {
   }
 }
 
+TEST(RankLimits, AStageHoldsItsOwnLayers) {
+  const Overrides layers{"model.layers=14", "run.precision=bf16"};
+  const auto with = [&](const std::string& parallel) {
+    Overrides all = layers;
+    all.push_back("parallel=" + parallel);
+    return all;
+  };
+  const std::int64_t one = 11 * mib;  // less than the whole model needs, more than its half
+  EXPECT_NE(refused(with("{ranks: 1}"), {1, one, many}), "no error");
+  EXPECT_EQ(refused(with("{ranks: 2, pp: 2}"), {2, 2 * one, many}), "no error");
+  // It is the largest stage that has to fit.
+  EXPECT_NE(refused(with("{ranks: 2, pp: 2, stage_layers: '1,15'}"), {2, 2 * one, many}),
+            "no error");
+  EXPECT_NE(refused(with("{ranks: 2, pp: 2, stage_layers: '15,1'}"), {2, 2 * one, many}),
+            "no error");
+}
+
 TEST(RankLimits, TheMostRanksThatFitAreNamed) {
   const Overrides ranks{"parallel.ranks=64", "train.global_batch=128"};
   const std::string error = refused(ranks, {64, 64 * mib, many});
