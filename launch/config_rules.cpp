@@ -226,8 +226,13 @@ void check_schedule(const config::Config& config, const Places& places) {
   if (train.has_ramp()) batches.insert({train.ramp().start(), train.ramp().by()});
   for (const std::int64_t batch : batches) {
     const std::int64_t size = train.micro_batch(), all = (batch + size - 1) / size;
+    const ScheduleShape shape = shape_of(config, int(all / dp));
+    if (const std::string wrong = impossibility(shape); !wrong.empty())
+      places.fail("parallel.schedule", wrong);
+    const std::int64_t together = steps_together(config);
+    if (together == 1) continue;  // a large step's schedule is made when it runs
     try {
-      schedule_of_step(shape_of(config, int(all / dp)), steps_together(config));
+      schedule_of_step(shape, together);
     } catch (const Error& error) {
       places.fail("parallel.schedule", error.what());
     }

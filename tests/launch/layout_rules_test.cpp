@@ -89,8 +89,14 @@ TEST(ConfigRules, AScheduleFitsItsChunksAndMicroBatches) {
             "parallel.chunks: found 1, but parallel.schedule=zbv has 2 chunks on each rank; use 2");
   EXPECT_EQ(told({"parallel={ranks: 3, pp: 3, chunks: 1, schedule: interleaved}",
                   "train={micro_batch: 1, global_batch: 8}"}),
-            "parallel.schedule: schedule: interleaved needs a multiple of the 3 stages as its "
-            "number of micro-batches, not 8");
+            "parallel.schedule: interleaved needs a multiple of the 3 stages as its number of "
+            "micro-batches, not 8");
+}
+
+TEST(ConfigRules, AStepOfABillionMicroBatchesIsCheckedAtOnce) {
+  EXPECT_EQ(error_of(small_run, {"parallel={ranks: 2, pp: 2}",
+                                 "train={micro_batch: 1, global_batch: 1000000000}"}),
+            "no error");
 }
 
 TEST(ConfigRules, EtpDividesTheExpertsWidth) {
