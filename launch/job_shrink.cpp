@@ -9,8 +9,10 @@
 
 #include "core/error.h"
 #include "launch/job_facts.h"
+#include "launch/lora.h"
 #include "launch/prove_layouts.h"
 #include "launch/run_mesh.h"
+#include "models/transformer.h"
 
 namespace pf {
 namespace {
@@ -158,13 +160,18 @@ bool matters(const std::string& key, const config::Config& job) {
   return true;
 }
 
-// Asked before the rules, which take long to say what would be right instead.
-bool has_facts(const config::Config& config, const Facts& facts) {
+// Rules come last: they take long to say what would be right instead.
+bool is_like(const config::Config& config, const Facts& facts) {
   try {
-    return facts_of(config) == facts;
-  } catch (const Error&) {  // stages without layers
+    if (facts_of(config) != facts) return false;
+    if (!config.train().freeze().empty())
+      model_size(config.model(), config.data().sequence(), [&](Transformer& model) {
+        choose_trained(config.train(), [&](const Visitor& visitor) { model.visit(visitor); });
+      });
+  } catch (const Error&) {  // stages without layers, patterns of layers that are gone
     return false;
   }
+  return refusal(config).empty();
 }
 
 // Fewer sequences are not a micro-batch for each replica.
@@ -182,8 +189,7 @@ void shrink(const Size& size, const config::Config& job, const Facts& facts,
     config::Config smaller = config;
     set(size.key, value, job, smaller);
     if (place_of(smaller, size.key).value() >= now) return;
-    if (place_of(smaller, size.key).value() < 1 || !has_facts(smaller, facts)) continue;
-    if (!refusal(smaller).empty()) continue;
+    if (place_of(smaller, size.key).value() < 1 || !is_like(smaller, facts)) continue;
     config = smaller;
     return;
   }

@@ -60,7 +60,8 @@ constexpr const char* help =
   pentafold prove FILE [KEY=VALUE ...] --ranks N [--precision f32|bf16]
       Proves that each layout of N ranks (pp, tp, cp, ep, etp; those that an override gives stay)
       computes what one rank does: losses, gradients and weights of three steps in f64, on random
-      tokens, to 1e-10; then steps of AdamW and Muon on equal gradients. For small models
+      tokens, to 1e-10; then steps of AdamW and Muon on equal gradients. Of a large model the one
+      layout that training would have is proven, with small sizes that it cuts alike
       (docs/proofs.md). --precision: a table of distances.
   pentafold prove [FILE [KEY=VALUE ...]] --random COUNT|--forever [--seed N] [--case N]
                   [--output FOLDER]
@@ -100,6 +101,7 @@ Examples:
   pentafold check configs/mixtral_8x22b.yaml --ranks 1024 parallel.tp=2 parallel.ep=8 parallel.pp=8
   pentafold schedule --kind 1f1b --stages 4 --micro-batches 12
   pentafold prove configs/prove/moe.yaml --ranks 8
+  pentafold prove configs/mixtral_8x22b.yaml --ranks 128 parallel.tp=2 parallel.ep=8 parallel.pp=8
   pentafold data notes.txt questions.jsonl books/ --output data/mine
   pentafold config configs/quickstart.yaml "model={preset: qwen3-30b-a3b, layers: 4}"
 

@@ -147,6 +147,15 @@ TEST(SmallJobs, FeaturesOfSizesStay) {
   EXPECT_EQ(here["parallel.threads"], "1");
 }
 
+TEST(SmallJobs, LayersThatPatternsNameStay) {
+  const Overrides axes{"parallel.ranks=2", "parallel.tp=2"};
+  EXPECT_EQ(changes(job_of("llama3-8b", axes))["model.layers"], "2");
+  for (const char* trained :
+       {"train.freeze=embedding, layers.5.*", "train.lora={rank: 8, on: layers.5.attention.q}"})
+    EXPECT_EQ(changes(job_of("llama3-8b", {axes[0], axes[1], trained}))["model.layers"], "6")
+        << trained;
+}
+
 TEST(SmallJobs, StagesKeepTheirOrderAndKinds) {
   auto here = changes(
       job_of("deepseek-v3", {"parallel.ranks=64", "parallel.pp=4", "parallel.tp=2", "parallel.ep=8",
