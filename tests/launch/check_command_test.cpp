@@ -20,9 +20,7 @@ const std::string forced =
 
 class CheckProgram : public testing::Test {
  protected:
-  void SetUp() override {
-    here.write("run.yaml", small_run);
-  }
+  void SetUp() override { here.write("run.yaml", small_run); }
   const TemporaryFolder here;
 };
 

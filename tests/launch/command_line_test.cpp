@@ -133,9 +133,7 @@ TEST_F(CommandLine, AFullDiskIsAFailure) {
 
 class Training : public CommandLine {
  protected:
-  void SetUp() override {
-    write_small_run(here);
-  }
+  void SetUp() override { write_small_run(here); }
 
   // The exit code of a run that gets the signals one after another once it has trained a step.
   int code_after(const std::vector<int>& signals) const {

@@ -25,9 +25,7 @@ void add_numbers(const nlohmann::json& from, std::vector<double>& numbers) {
 
 class LayoutsInTraining : public testing::Test {
  protected:
-  void SetUp() override {
-    write_small_run(here);
-  }
+  void SetUp() override { write_small_run(here); }
   Told train(const std::string& arguments) {
     const Outcome outcome =
         in_shell(here, "$p train run.yaml run.precision=f64 train.steps=3 train.sample_bytes=30 " +

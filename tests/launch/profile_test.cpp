@@ -35,9 +35,7 @@ TEST(Profile, StepsAreOneOrARange) {
 
 class ProfiledRun : public testing::Test {
  protected:
-  void SetUp() override {
-    write_small_run(here);
-  }
+  void SetUp() override { write_small_run(here); }
   TemporaryFolder here;
 };
 

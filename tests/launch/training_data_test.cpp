@@ -14,9 +14,7 @@ namespace {
 
 class TrainingData : public testing::Test {
  protected:
-  void SetUp() override {
-    write_small_run(here);
-  }
+  void SetUp() override { write_small_run(here); }
   // The losses and gradient norms of all steps.
   std::vector<double> numbers(const std::string& name, const std::string& arguments) {
     const Outcome outcome = in_shell(

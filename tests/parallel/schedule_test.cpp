@@ -115,7 +115,8 @@ TEST(Schedule, WhereARankHasBothEndsTheHeadsWeightsAreDoneFirst) {
     if (rank_of(shape, last) != rank) continue;
     ++with_both;
     int last_done = -1;  // chunk
-    for (const Action& a : make_schedule(shape).ranks[std::size_t(rank)])
+    const Schedule schedule = make_schedule(shape);
+    for (const Action& a : schedule.ranks[std::size_t(rank)])
       if (a.kind == Kind::backward || a.kind == Kind::weight_gradient) last_done = a.chunk;
     EXPECT_EQ(last_done, chunk_of(shape, 0)) << text(shape);
   }
