@@ -20,7 +20,8 @@ struct Purpose {
   std::string_view op = {};         // that asked; of backward, whose backward asked
   bool is_backward = false;         // asked for by backward, not kept from forward
 
-  friend auto operator<=>(const Purpose&, const Purpose&) = default;
+  friend auto operator<=>(const Purpose&,
+                          const Purpose&) = default;  // NOLINT(modernize-use-nullptr)
 };
 
 // What this thread allocates is for `part`, or for `purpose`, while it lives.

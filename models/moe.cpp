@@ -121,7 +121,8 @@ Tensor Moe::of_experts(const ExpertRows& rows) {
   const auto inner = [gate_up, weights = rows.weights] {
     return swiglu(gate_up[0], gate_up[1], weights);
   };
-  const Tensor a = inner(), y = grouped_linear(rows.with(a), down_pack_)[0];
+  const Tensor a = inner();
+  Tensor y = grouped_linear(rows.with(a), down_pack_)[0];
   if (config_.rebuilds) Tape::rebuild(a, inner);
   return y;
 }

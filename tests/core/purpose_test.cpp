@@ -65,14 +65,15 @@ TEST(Purpose, OfATapeIsThatOfItsOps) {
 
 TEST(Purpose, GoesWithMemoryThatIsTaken) {
   Device device(make_meta_backend(make_cpu_backend(1)));
-  const Tensor x = Tensor::empty({8}, DType::f32, device, {}, "x");
+  Tensor x = Tensor::empty({8}, DType::f32, device, {}, "x");
   Tensor y = Tensor::empty({8}, DType::f32, device, {}, "y");
   x.drop_data();
   x.take_data(y);
   y = {};
-  const BytesByPurpose live = device.live();
-  EXPECT_EQ(live.at({"other", "y", false}), 32u);
-  EXPECT_EQ(live.at({"other", "x", false}), 0u);
+  EXPECT_EQ(device.live().at({"other", "y", false}), 32u);
+  x = {};
+  EXPECT_EQ(device.live().at({"other", "y", false}), 0u);
+  EXPECT_EQ(device.live().at({"other", "x", false}), 0u);
 }
 
 }  // namespace
