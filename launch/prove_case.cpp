@@ -101,7 +101,7 @@ Descent descend(const config::Config& config, DType type, int steps) {
 }
 
 bool Proof::is_beyond(const Difference& rounding) const {
-  return !holds() && (!error.empty() || !(worst.distance <= rounding.distance));
+  return !holds() && (!error.empty() || !(worst.distance <= 10 * rounding.distance));
 }
 
 std::string Proof::text() const {
@@ -115,6 +115,12 @@ Proof prove(const config::Config& config, const Descent& one_rank) {
   } catch (const Error& error) {
     return {{}, error.what()};
   }
+}
+
+std::string rounding_text(const Proof& proof, const Difference& rounding) {
+  return fmt::format("one rank with other last bits in its weights: {:.1e} from itself{}",
+                     rounding.distance,
+                     proof.is_beyond(rounding) ? "" : ", so this may be rounding alone");
 }
 
 Difference rounding_of(const config::Config& config) {

@@ -24,7 +24,7 @@ struct Proof {
   std::string error;
 
   bool holds() const { return error.empty() && worst.distance < proof_bound; }
-  // Whether it fails by more than one rank differs from itself.
+  // Whether it fails by more than ten times what one rank differs from itself.
   bool is_beyond(const Difference& rounding) const;
   std::string text() const;  // "3.1e-15  gradient of head, step 2"
 };
@@ -32,6 +32,8 @@ Proof prove(const config::Config& config, const Descent& one_rank);
 // How far one rank is from itself with other last bits in its weights: what a model makes of
 // rounding, which no layout can undercut.
 Difference rounding_of(const config::Config& config);
+// "one rank with other last bits in its weights: 1.4e-09 from itself, so ..."
+std::string rounding_text(const Proof& proof, const Difference& rounding);
 // With the optimizers' steps of launch/prove_optimizers.h.
 Proof prove(const config::Config& config);
 

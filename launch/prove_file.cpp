@@ -224,7 +224,7 @@ Descent one_rank_of(const FileToProve& file) {
 bool prove_layouts(const LayoutsOfModel& layouts, const Descent& one_rank) {
   std::size_t failed = 0;
   Proof worst;
-  std::string where;
+  const config::Config* where = nullptr;
   for (const config::Config& config : layouts.legal) {
     const Proof proof = prove(config, one_rank);
     const bool is_worse = !proof.error.empty() || proof.worst.distance >= worst.worst.distance;
@@ -233,19 +233,22 @@ bool prove_layouts(const LayoutsOfModel& layouts, const Descent& one_rank) {
     failed += proof.holds() ? 0 : 1;
     if (!is_worse || !worst.error.empty()) continue;
     worst = proof;
-    where = axes_text(config);
+    where = &config;
   }
   const std::size_t all = layouts.legal.size();
   std::string refused;
   if (!layouts.refusals.empty())
     refused = fmt::format("; {} more are not legal", layouts.refusals.size());
-  if (failed == 0)
+  if (failed == 0) {
     print(fmt::format("proven: {} layout{} one rank within {:.0e}, the worst {:.1e} ({}){}\n", all,
                       all == 1 ? " is" : "s are", proof_bound, worst.worst.distance,
                       worst.worst.where, refused));
-  else
+  } else {
     print(fmt::format("NOT PROVEN: {} of {} layouts differ from one rank; the worst, {}:\n  {}{}\n",
-                      failed, all, where, worst.text(), refused));
+                      failed, all, axes_text(*where), worst.text(), refused));
+    if (worst.error.empty())
+      print(fmt::format("  {}\n", rounding_text(worst, rounding_of(*where))));
+  }
   return failed == 0;
 }
 

@@ -80,13 +80,13 @@ void report(const Search& wanted, const Cases& cases, std::int64_t number, confi
   const Proof of_small = prove(small);
   const std::string path = save(wanted, number, small, of_small);
   show_progress("");
-  print(
-      fmt::format("case {} DIFFERS: {}\n  one rank with other last bits in its weights: {:.1e}{}\n"
-                  "  {}\n  again: {} --random 1 --seed {} --case {}\n  smaller: {}: {}\n    {}\n",
-                  number, proof.text(), rounding.distance,
-                  proof.is_beyond(rounding) ? "" : ", so this may be rounding alone",
-                  cases.features(number), cases.command, wanted.seed, number, axes_text(small),
-                  of_small.text(), command_of(path, small)));
+  const std::string and_rounding =
+      proof.error.empty() ? "\n  " + rounding_text(proof, rounding) : "";
+  print(fmt::format(
+      "case {} DIFFERS: {}{}\n  {}\n  again: {} --random 1 --seed {} --case {}\n  smaller: {}: "
+      "{}\n    {}\n",
+      number, proof.text(), and_rounding, cases.features(number), cases.command, wanted.seed,
+      number, axes_text(small), of_small.text(), command_of(path, small)));
 }
 
 }  // namespace

@@ -49,6 +49,15 @@ TEST_F(ProveCommandLine, ALargeJobIsProvenWithSmallSizes) {
   EXPECT_TRUE(contains(message("$c/../mixtral_8x22b.yaml --ranks 32 parallel.tp=5"), "parallel."));
 }
 
+// A layer norm of two numbers is 1 and -1 whatever they are: gradients are what rounding leaves.
+TEST_F(ProveCommandLine, WhatFailsIsComparedWithRounding) {
+  const Outcome outcome = prove("$c/dense.yaml --ranks 2 parallel.tp=2 model.hidden=2");
+  EXPECT_EQ(outcome.code, 1) << outcome.err;
+  EXPECT_TRUE(contains(outcome.out, "NOT PROVEN: 1 of 1 layouts differ")) << outcome.out;
+  EXPECT_TRUE(contains(outcome.out, "\n  one rank with other last bits in its weights: "))
+      << outcome.out;
+}
+
 TEST_F(ProveCommandLine, ATableWhereSumsAreRounded) {
   const Outcome outcome = prove("$c/moe.yaml --ranks 2 parallel.ep=2 --precision f32");
   EXPECT_EQ(outcome.code, 0) << outcome.err;

@@ -332,10 +332,11 @@ TEST(RandomProofs, RoundingIsWhatOneRankMakesOfLastBits) {
   const Difference rounding = rounding_of(config);
   EXPECT_GT(rounding.distance, 100 * usual);
   Proof proof;
-  proof.worst.distance = rounding.distance / 2;
+  proof.worst.distance = rounding.distance * 9;
   EXPECT_FALSE(proof.is_beyond(rounding));
-  proof.worst.distance = std::max(rounding.distance, proof_bound) * 2;
+  proof.worst.distance = std::max(rounding.distance, proof_bound) * 11;
   EXPECT_TRUE(proof.is_beyond(rounding));
+  EXPECT_EQ(rounding_text(proof, rounding).find("rounding alone"), std::string::npos);
   proof.worst.distance = std::numeric_limits<double>::quiet_NaN();
   EXPECT_TRUE(proof.is_beyond(rounding));
   proof.worst.distance = 0;
