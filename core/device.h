@@ -47,7 +47,7 @@ class Device {
   Memory memory_of(std::string_view part) const;
   void restart_peak();  // the peaks count again from what is live
 
-  // Of products and attention, counted by their ops.
+  // Of products and attention, counted by their ops, all on the rank's own thread.
   void count_flops(double flops) { flops_ += flops; }
   double flops() const { return flops_; }
 

@@ -123,11 +123,11 @@ std::string rounding_text(const Proof& proof, const Difference& rounding) {
                      proof.is_beyond(rounding) ? "" : ", so this may be rounding alone");
 }
 
-Difference rounding_of(const config::Config& config) {
+Difference rounding_of(const config::Config& config, const Descent& one_rank) {
   const config::Config alone = on_one_rank(config);
   Recipe nudged = recipe_of(alone);
   nudged.is_nudged = true;
-  return difference(descend(alone), descend(nudged, samples_of(alone), layout_of(alone)));
+  return difference(one_rank, descend(nudged, samples_of(alone), layout_of(alone)));
 }
 
 Proof prove(const config::Config& config) {

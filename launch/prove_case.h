@@ -31,7 +31,7 @@ struct Proof {
 Proof prove(const config::Config& config, const Descent& one_rank);
 // How far one rank is from itself with other last bits in its weights: what a model makes of
 // rounding, which no layout can undercut.
-Difference rounding_of(const config::Config& config);
+Difference rounding_of(const config::Config& config, const Descent& one_rank);
 // "one rank with other last bits in its weights: 1.4e-09 from itself, so ..."
 std::string rounding_text(const Proof& proof, const Difference& rounding);
 // With the optimizers' steps of launch/prove_optimizers.h.

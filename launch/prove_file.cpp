@@ -247,7 +247,7 @@ bool prove_layouts(const LayoutsOfModel& layouts, const Descent& one_rank) {
     print(fmt::format("NOT PROVEN: {} of {} layouts differ from one rank; the worst, {}:\n  {}{}\n",
                       failed, all, axes_text(*where), worst.text(), refused));
     if (worst.error.empty())
-      print(fmt::format("  {}\n", rounding_text(worst, rounding_of(*where))));
+      print(fmt::format("  {}\n", rounding_text(worst, rounding_of(*where, one_rank))));
   }
   return failed == 0;
 }

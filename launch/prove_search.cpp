@@ -56,7 +56,7 @@ std::string save(const Search& wanted, std::int64_t number, const config::Config
 }
 
 Difference rounding_beside(const Proof& proof, const config::Config& config) {
-  return proof.error.empty() ? rounding_of(config) : Difference();
+  return proof.error.empty() ? rounding_of(config, descend(on_one_rank(config))) : Difference();
 }
 
 // A case that fails by rounding alone stays as it is: smaller ones fail of other rounding.

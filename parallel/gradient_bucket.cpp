@@ -26,7 +26,7 @@ GradientBucket::GradientBucket(const Mesh& mesh, std::size_t squares_of_it, cons
   owners.self = std::size_t(mesh.coordinate(set));
 }
 
-bool GradientBucket::is_of_two_stages() const {
+bool is_of_two_stages(const Axes& set) {
   return std::ranges::find(set, Axis::ends) != set.end();
 }
 
@@ -81,7 +81,7 @@ void GradientBucket::allocate(const Mesh& mesh, const Sharing& sharing) {
     size += aligned(p->size(), type);
   }
   divide(sharing);
-  divided = is_of_two_stages() ? Divided::states : sharing.divided;
+  divided = is_of_two_stages(set) ? Divided::states : sharing.divided;
 
   Device& device = mesh.device();
   const std::int64_t begin = owners.begin(), end = owners.end();

@@ -20,6 +20,9 @@ struct Slices {
   std::int64_t end() const { return bounds[self + 1]; }
 };
 
+// Whether a gradient is summed over two stages that hold its parameter.
+bool is_of_two_stages(const Axes& set);
+
 // Parameters side by side, and what this rank keeps of them.
 struct GradientBucket {
   // Of parameters like `first`.
@@ -30,7 +33,6 @@ struct GradientBucket {
   void divide(const Sharing& sharing);
   // A place near `target` that cuts nothing that must not be cut.
   std::int64_t bound(std::int64_t target, const Sharing& sharing) const;
-  bool is_of_two_stages() const;
   bool is_shared() const { return owners.group.size() > 1; }
   bool divides_gradients() const { return is_shared() && divided != Divided::states; }
   bool divides_weights() const { return is_shared() && divided == Divided::weights; }

@@ -99,9 +99,7 @@ GradientBucket& Gradients::bucket_of(Layer& layer, Parameter& p) {
   require(bool(p.value()), "gradients: parameter ", p.name(), " has no value; initialise() it");
   require(p.is_trainable(), "gradients: parameter ", p.name(), " is frozen; leave it out");
   const std::size_t squares = squares_of(p);
-  const Axes set = summed_over(p.label());
-  const bool is_of_two_stages = std::ranges::find(set, Axis::ends) != set.end();
-  auto& buckets = is_of_two_stages ? of_two_stages_.buckets : layer.buckets;
+  auto& buckets = is_of_two_stages(summed_over(p.label())) ? of_two_stages_.buckets : layer.buckets;
   auto found = std::ranges::find_if(buckets, [&](const std::unique_ptr<GradientBucket>& bucket) {
     return bucket->squares == squares && bucket->type == p.type();
   });

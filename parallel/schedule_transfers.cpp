@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cassert>
 #include <optional>
 
 #include "core/error.h"
@@ -130,7 +129,7 @@ class Emitter {
       const std::pair key(wait, !waits_for(to, *sending));
       if (best < 0 || key < least) best = rank, least = key;
     }
-    assert(best >= 0);  // orders of work have no circles, so that somebody sends
+    require(best >= 0, "schedule: nobody sends: the orders of work wait for each other");
     transfer(best);
   }
 

@@ -124,13 +124,19 @@ TEST_F(DataProgram, FilesThatAreThereAreReplacedOnlyByForce) {
   }
 }
 
-TEST_F(DataProgram, AFolderThatCantBeWrittenToIsNamed) {
-  if (geteuid() == 0) GTEST_SKIP() << "root writes everywhere";
+TEST_F(DataProgram, AFileThatCantBeMadeIsNamed) {
+  const std::string too_long(254, 'n');
+  const Outcome named = run("a.txt --output " + too_long);
+  EXPECT_EQ(named.code, 2);
+  EXPECT_TRUE(contains(named.err, too_long + ".bin: can't be made: File name too long"))
+      << named.err;
+  if (geteuid() == 0) return;  // root writes into any folder
   fs::create_directory(here.path("closed"));
   chmod(here.path("closed").c_str(), 0500);
-  const Outcome outcome = run("a.txt --output closed/made");
-  EXPECT_EQ(outcome.code, 2);
-  EXPECT_TRUE(contains(outcome.err, "closed/made.bin: can't be made: Permission denied"));
+  const Outcome closed = run("a.txt --output closed/made");
+  EXPECT_EQ(closed.code, 2);
+  EXPECT_TRUE(contains(closed.err, "closed/made.bin: can't be made: Permission denied"))
+      << closed.err;
 }
 
 TEST_F(DataProgram, AFullDiskIsAFailureThatLeavesNothing) {

@@ -140,37 +140,35 @@ TEST(ConfigRules, TpAndCpDivideASampleAndCutNoBlock) {
             "no error");
 }
 
+std::string rule_of_heads(const std::string& cp_method, const std::string& heads,
+                          const std::string& parallel) {
+  return rule({"model={heads: " + heads + "}", "train.global_batch=8", "data.sequence=48",
+               "parallel={" + parallel + ", cp_method: " + cp_method + "}"});
+}
+
 TEST(ConfigRules, UlyssesDividesHeads) {
-  const auto ulysses = [](const std::string& heads, const std::string& parallel) {
-    return rule({"model={heads: " + heads + "}", "train.global_batch=8", "data.sequence=48",
-                 "parallel={" + parallel + ", cp_method: ulysses}"});
-  };
-  EXPECT_EQ(ulysses("4, kv_heads: 2", "ranks: 3, cp: 3"),
+  EXPECT_EQ(rule_of_heads("ulysses", "4, kv_heads: 2", "ranks: 3, cp: 3"),
             "parallel.cp: found 3, but cp_method=ulysses divides the 4 heads of a tp rank, whole "
             "or in parts of its 2 KV heads; nearest: 2 or 4, or use cp_method=all_gather");
-  EXPECT_EQ(ulysses("6, kv_heads: 2, head_dim: 16", "ranks: 3, cp: 3"),
+  EXPECT_EQ(rule_of_heads("ulysses", "6, kv_heads: 2, head_dim: 16", "ranks: 3, cp: 3"),
             "parallel.cp: found 3, but cp_method=ulysses divides the 6 heads of a tp rank, whole "
             "or in parts of its 2 KV heads; nearest: 2 or 6, or use cp_method=all_gather");
-  EXPECT_EQ(ulysses("4, kv_heads: 4", "ranks: 8, tp: 2, cp: 4"),
+  EXPECT_EQ(rule_of_heads("ulysses", "4, kv_heads: 4", "ranks: 8, tp: 2, cp: 4"),
             "parallel.cp: found 4, but cp_method=ulysses divides the 2 heads of a tp rank, whole "
             "or in parts of its 2 KV heads; nearest: 2, or use cp_method=all_gather");
-  EXPECT_EQ(ulysses("4, kv_heads: 1", "ranks: 4, cp: 4"), "no error");
-  EXPECT_EQ(ulysses("4, kv_heads: 1", "ranks: 4, tp: 2, cp: 2"), "no error");
+  EXPECT_EQ(rule_of_heads("ulysses", "4, kv_heads: 1", "ranks: 4, cp: 4"), "no error");
+  EXPECT_EQ(rule_of_heads("ulysses", "4, kv_heads: 1", "ranks: 4, tp: 2, cp: 2"), "no error");
 }
 
 TEST(ConfigRules, TwoLevelsOfContextParallelismAreTwo) {
-  const auto two_level = [](const std::string& heads, const std::string& parallel) {
-    return rule({"model={heads: " + heads + "}", "train.global_batch=8", "data.sequence=48",
-                 "parallel={" + parallel + ", cp_method: two_level}"});
-  };
-  EXPECT_EQ(two_level("4, kv_heads: 4", "ranks: 3, cp: 3"),
+  EXPECT_EQ(rule_of_heads("two_level", "4, kv_heads: 4", "ranks: 3, cp: 3"),
             "parallel.cp_method: found two_level, but no part of parallel.cp=3 ranks can divide "
             "the 4 heads and 4 KV heads of a tp rank, and leave others for a ring; use ring");
-  EXPECT_EQ(two_level("4, kv_heads: 2", "ranks: 8, tp: 2, cp: 4"),
+  EXPECT_EQ(rule_of_heads("two_level", "4, kv_heads: 2", "ranks: 8, tp: 2, cp: 4"),
             "parallel.cp_method: found two_level, but no part of parallel.cp=4 ranks can divide "
             "the 2 heads and 1 KV heads of a tp rank, and leave others for a ring; use ring");
-  EXPECT_EQ(two_level("4, kv_heads: 2", "ranks: 4, cp: 4"), "no error");
-  EXPECT_EQ(two_level("4, kv_heads: 1", "ranks: 1"), "no error");
+  EXPECT_EQ(rule_of_heads("two_level", "4, kv_heads: 2", "ranks: 4, cp: 4"), "no error");
+  EXPECT_EQ(rule_of_heads("two_level", "4, kv_heads: 1", "ranks: 1"), "no error");
 }
 
 TEST(ConfigRules, WhatIsNotThereYetIsSaidBeforeTraining) {

@@ -325,11 +325,11 @@ TEST(RandomProofs, EveryPairOfFeaturesMeetsInTheFirstCases) {
 // A norm of one number keeps its sign alone: what is left of it is 1e5 times its rounding.
 TEST(RandomProofs, RoundingIsWhatOneRankMakesOfLastBits) {
   config::Config config = RandomCases(1).of(0).config;
-  const double usual = rounding_of(config).distance;
+  const double usual = rounding_of(config, descend(on_one_rank(config))).distance;
   EXPECT_GT(usual, 0);
   EXPECT_LT(usual, proof_bound);
   config.mutable_model()->set_hidden(1);
-  const Difference rounding = rounding_of(config);
+  const Difference rounding = rounding_of(config, descend(on_one_rank(config)));
   EXPECT_GT(rounding.distance, 100 * usual);
   Proof proof;
   proof.worst.distance = rounding.distance * 9;
