@@ -65,6 +65,7 @@ Start decide(const config::Config& given, const Data& data,
   check_same_data(facts.texts.at("data"), chosen.folder, data, places);
   start.config = std::move(resumption.config);
   start.step = facts.counts.at("step");
+  if (start.is_finished()) return start;
   const std::string changes = in_words(resumption.changed);
   start.lines.push_back("goes on from step " + std::to_string(start.step) + ": " + chosen.folder +
                         (changes.empty() ? "" : " (" + changes + ")"));
