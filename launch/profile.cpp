@@ -3,17 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <charconv>
-#include <cstring>
 #include <fstream>
 #include <system_error>
 #include <vector>
 
 #include "core/error.h"
 #include "launch/text.h"
-#include "parallel/communicator.h"
+#include "parallel/texts.h"
 
 namespace pf {
 namespace {
@@ -52,31 +50,12 @@ std::string object_of(const Trace::Event& event, int rank, std::size_t number, s
          facts_of(event) + "}}";
 }
 
-// From each rank in turn, on rank 0; what rank 0 itself has comes first.
-std::vector<std::string> gathered(Communicator& communicator, const std::string& own) {
-  std::vector<std::string> all{own};
-  const auto bytes_of = [](auto& x) { return std::as_writable_bytes(std::span(x)); };
-  Call call{"trace", {}, DType::u8, {}, true, {}};
-  std::array<std::uint64_t, 1> size{own.size()};
-  if (communicator.rank() != 0) {
-    communicator.send(0, call, bytes_of(size))->wait();
-    communicator.send(0, call, std::as_bytes(std::span(own)))->wait();
-    return {};
-  }
-  for (int rank = 1; rank < communicator.size(); ++rank) {
-    communicator.receive(rank, call, bytes_of(size))->wait();
-    std::string& events = all.emplace_back(size[0], ' ');
-    communicator.receive(rank, call, bytes_of(events))->wait();
-  }
-  return all;
-}
-
 }  // namespace
 
-ProfiledSteps profiled_steps(const std::string& text, std::int64_t steps) {
+ProfiledSteps profiled_steps(const std::string& text, std::int64_t steps, std::int64_t before) {
   if (text == "auto")
-    return {std::max<std::int64_t>(1, std::min<std::int64_t>(3, steps - 2)),
-            std::min<std::int64_t>(5, steps)};
+    return {std::max<std::int64_t>(before + 1, std::min<std::int64_t>(before + 3, steps - 2)),
+            std::min<std::int64_t>(before + 5, steps)};
   ProfiledSteps found;
   const char *at = text.data(), *end = at + text.size();
   auto number = std::from_chars(at, end, found.first);
@@ -85,8 +64,9 @@ ProfiledSteps profiled_steps(const std::string& text, std::int64_t steps) {
     number = std::from_chars(number.ptr + 1, end, found.last);
   require(number.ec == std::errc() && number.ptr == end, "--profile=", text,
           ": wanted a step or a range of them, as in --profile=3-5");
-  require(found.first >= 1 && found.first <= found.last && found.last <= steps, "--profile=", text,
-          ": wanted steps from 1 to train.steps=", steps, ", the first one first");
+  require(found.first > before && found.first <= found.last && found.last <= steps,
+          "--profile=", text, ": wanted steps from ", before + 1, " to train.steps=", steps,
+          ", the first one first");
   return found;
 }
 
@@ -104,7 +84,7 @@ std::string trace_events(int rank, const Trace& trace, std::int64_t begin) {
 std::string write_trace(Communicator& communicator, const std::string& folder, const Trace& trace,
                         std::int64_t begin) {
   const std::vector<std::string> all =
-      gathered(communicator, trace_events(communicator.rank(), trace, begin));
+      gather_texts(communicator, "trace", trace_events(communicator.rank(), trace, begin));
   if (all.empty()) return {};
   const std::string path = folder + "/trace.json";
   errno = 0;
