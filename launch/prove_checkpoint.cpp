@@ -4,14 +4,15 @@
 #include <stdlib.h>
 
 #include <atomic>
+#include <cerrno>
 #include <filesystem>
 #include <limits>
 #include <optional>
+#include <system_error>
 #include <vector>
 
 #include "core/error.h"
 #include "core/philox.h"
-#include "launch/config_rules.h"
 #include "launch/dice.h"
 #include "launch/learner.h"
 #include "launch/prove_optimizers.h"
@@ -33,7 +34,8 @@ class ScratchFolder {
  public:
   ScratchFolder() {
     std::string path = (std::filesystem::temp_directory_path() / "pentafold-prove-XXXXXX").string();
-    require(mkdtemp(path.data()) != nullptr, path, ": can't be made");
+    require(mkdtemp(path.data()) != nullptr, path,
+            ": can't be made: ", std::generic_category().message(errno));
     path_ = path;
   }
   ~ScratchFolder() {
@@ -149,10 +151,12 @@ void take_steps(const config::Config& config, const Mesh& mesh, int from, int to
   next.write(mesh, learner.state());
 }
 
-// Whole, by name.
-std::map<std::string, Numbers> content_of(const Checkpoint& checkpoint) {
+// All that training would go on from, whole, by name.
+using Content = std::map<std::string, Numbers>;
+
+Content content_of(const Checkpoint& checkpoint) {
   Device device(make_cpu_backend(1));
-  std::map<std::string, Numbers> all;
+  Content all;
   for (const SavedTensor& t : checkpoint.tensors()) {
     const Tensor x = Tensor::empty(t.shape, t.type, device);
     checkpoint.read(t.name, t.shape, {{}, t.shape}, x);
@@ -167,8 +171,7 @@ config::Config with(config::Config config, config::Optimizer::Kind kind) {
   return config;
 }
 
-// All that training would go on from after the last step.
-std::map<std::string, Numbers> trained(const config::Config& config) {
+Content trained(const config::Config& config) {
   TrialCheckpoint end(config);
   on_thread_ranks(layout_of(config),
                   [&](const Mesh& mesh) { take_steps(config, mesh, 0, steps, nullptr, end); });
@@ -176,7 +179,7 @@ std::map<std::string, Numbers> trained(const config::Config& config) {
   return content_of(*end);
 }
 
-std::map<std::string, Numbers> trained(const config::Config& first, const config::Config& second) {
+Content trained(const config::Config& first, const config::Config& second) {
   TrialCheckpoint saved(first), end(second);
   on_thread_ranks(layout_of(first), [&](const Mesh& mesh) {
     take_steps(first, mesh, 0, saved_step, nullptr, saved);
@@ -187,6 +190,34 @@ std::map<std::string, Numbers> trained(const config::Config& first, const config
   });
   end.finish(steps);
   return content_of(*end);
+}
+
+// One rank that nobody interrupts.
+struct OneRank {
+  const Descent& descent;
+  std::map<config::Optimizer::Kind, Content> optimizers = {};
+
+  OneRank(const config::Config& config, const Descent& of_descent) : descent(of_descent) {
+    for (const config::Optimizer::Kind kind : proven_optimizers)
+      optimizers[kind] = trained(with(on_one_rank(config), kind));
+  }
+};
+
+Proof prove_going_on(const config::Config& config, const OneRank& one_rank) {
+  const config::Config second = layout_to_go_on(config);
+  Proof proof;
+  const auto add = [&](const Difference& found, const std::string& of) {
+    proof.worst.add(found.distance, of + found.where + "; " + axes_text(second) + " goes on");
+  };
+  try {
+    add(difference(one_rank.descent, interrupted(config, second)), "");
+    for (const auto& [kind, content] : one_rank.optimizers)
+      add(difference(content, trained(with(config, kind), with(second, kind))),
+          std::string(name_of(kind)) + "'s ");
+  } catch (const Error& error) {
+    proof.error = error.what() + ("; " + axes_text(second) + " goes on");
+  }
+  return proof;
 }
 
 }  // namespace
@@ -201,40 +232,27 @@ config::Config layout_to_go_on(const config::Config& config) {
   parallel.set_ranks(1 + dice.below(most_ranks));
   parallel.set_zero(dice.below(4));
   parallel.set_zero_shard(0);
-  // Choices that are counted together are the model's.
-  config::Moe* moe = config.model().has_moe() ? other.mutable_model()->mutable_moe() : nullptr;
-  if (moe != nullptr && counts_groups(moe->balance()) && moe->balance().group() == 0)
-    moe->mutable_balance()->set_group(data_parallel_size(config));
   const LayoutsOfModel layouts = layouts_of(other, {});
   return layouts.legal.empty() ? on_one_rank(config) : dice.one_of(layouts.legal);
 }
 
 Proof prove_going_on(const config::Config& config, const Descent& one_rank) {
-  Proof proof;
   try {
-    const config::Config second = layout_to_go_on(config);
-    const auto add = [&](const Difference& found, const std::string& of) {
-      proof.worst.add(found.distance, of + found.where + ", " + axes_text(second) + " goes on");
-    };
-    add(difference(one_rank, interrupted(config, second)), "");
-    for (const config::Optimizer::Kind kind : proven_optimizers)
-      add(difference(trained(with(on_one_rank(config), kind)),
-                     trained(with(config, kind), with(second, kind))),
-          std::string(name_of(kind)) + "'s ");
+    return prove_going_on(config, OneRank(config, one_rank));
   } catch (const Error& error) {
-    proof.error = std::string("checkpoint: ") + error.what();
+    return {{}, std::string("one rank: ") + error.what()};
   }
-  return proof;
 }
 
 int prove_going_on(const LayoutsOfModel& layouts, const Descent& one_rank) {
   const SignalScope signals;  // scratch folders go
+  const OneRank alone(layouts.legal.front(), one_rank);
   Proof worst;
   const config::Config* where = nullptr;
   std::size_t failed = 0;
   for (const config::Config& layout : layouts.legal) {
     if (pending_signal() != 0) return 128 + pending_signal();
-    const Proof proof = prove_going_on(layout, one_rank);
+    const Proof proof = prove_going_on(layout, alone);
     failed += proof.holds() ? 0 : 1;
     if (!worst.error.empty()) continue;
     if (proof.error.empty() && proof.worst.distance < worst.worst.distance) continue;
