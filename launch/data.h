@@ -40,6 +40,10 @@ class Data {
   std::uint64_t heldout_windows(std::size_t source) const {
     return corpora_[source]->heldout_windows();
   }
+  // A line for each source: its name, how many tokens and documents it has, and a hash of samples
+  // of its tokens that are spread over it. Equal for the same tokens at another path; takes the
+  // time of some hundred reads, however large a source is.
+  std::string fingerprints() const;
   // Held-out windows `first`, first + step, ... of a source, `count` of them.
   Windows heldout(std::size_t source, std::uint64_t first, std::uint64_t step,
                   std::int64_t count) const;

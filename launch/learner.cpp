@@ -88,6 +88,18 @@ void Learner::change_weights(double lr, double scale,
   if (!config_.train().has_lora()) model_.update_biases(expert_counts);
 }
 
+std::vector<StateTensor> Learner::state() {
+  return training_state(mesh_, *gradients_, optimizer_.get(),
+                        [this](const Visitor& visitor) { model_.visit(visitor); });
+}
+
+void Learner::restore(const Checkpoint& checkpoint) {
+  read_state(checkpoint, state());
+  optimizer_->restored(checkpoint.facts().counts.at("optimizer_steps"));
+  gradients_->share_values();
+  gradients_->wait_for_values();
+}
+
 ModelSize trained_size(const config::Config& config) {
   return model_size(config.model(), config.data().sequence(), [&](Transformer& model) {
     choose_trained(config.train(), [&](const Visitor& visitor) { model.visit(visitor); });

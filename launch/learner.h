@@ -12,7 +12,7 @@
 #include "models/balance.h"
 #include "models/pipeline.h"
 #include "models/transformer.h"
-#include "optim/optimizer.h"
+#include "optim/training_state.h"
 #include "parallel/gradients.h"
 
 namespace pf {
@@ -31,6 +31,12 @@ class Learner {
   // After it: by the gradients times `scale`, and biases of routers by the choices of all ranks.
   void change_weights(double lr, double scale,
                       const std::vector<std::vector<double>>& expert_counts);
+
+  // All that a resumed run needs of this rank; see training_state().
+  std::vector<StateTensor> state();
+  std::int64_t optimizer_steps() const { return optimizer_->steps_taken(); }
+  // Goes on from a verified checkpoint.
+  void restore(const Checkpoint& checkpoint);
 
   Transformer& model() { return model_; }
   Gradients& gradients() { return *gradients_; }

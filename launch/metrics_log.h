@@ -76,8 +76,19 @@ class MetricsLog {
   MetricsLog(const std::string& folder, std::int64_t steps,
              std::function<void(const std::string&)> complain);
 
+  // For a run that goes on after `step`, before anything is written. Of metrics.jsonl the lines of
+  // steps up to that one stay, each once; a torn line and later ones go, and whenever the process
+  // is killed meanwhile, those that stay are there. TensorBoard drops later points. Returns "", or
+  // the line that says which steps the file lacks. Throws WriteError naming the file.
+  std::string go_on_after(std::int64_t step);
+
   void step(const StepReport& report);
   void evaluation(std::int64_t step, const Heldout& heldout);
+
+  // What was written to metrics.jsonl lasts on the disk, also if the machine fails: to be called
+  // before a checkpoint of a step gets its name. Returns "", or the system's reason why not. Any
+  // thread may call it.
+  std::string sync();
 
  private:
   void write(const std::string& object, const EventPoints& points);

@@ -3,17 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <charconv>
-#include <cstring>
 #include <fstream>
 #include <system_error>
 #include <vector>
 
 #include "core/error.h"
 #include "launch/text.h"
-#include "parallel/communicator.h"
+#include "parallel/texts.h"
 
 namespace pf {
 namespace {
@@ -52,25 +50,6 @@ std::string object_of(const Trace::Event& event, int rank, std::size_t number, s
          facts_of(event) + "}}";
 }
 
-// From each rank in turn, on rank 0; what rank 0 itself has comes first.
-std::vector<std::string> gathered(Communicator& communicator, const std::string& own) {
-  std::vector<std::string> all{own};
-  const auto bytes_of = [](auto& x) { return std::as_writable_bytes(std::span(x)); };
-  Call call{"trace", {}, DType::u8, {}, true, {}};
-  std::array<std::uint64_t, 1> size{own.size()};
-  if (communicator.rank() != 0) {
-    communicator.send(0, call, bytes_of(size))->wait();
-    communicator.send(0, call, std::as_bytes(std::span(own)))->wait();
-    return {};
-  }
-  for (int rank = 1; rank < communicator.size(); ++rank) {
-    communicator.receive(rank, call, bytes_of(size))->wait();
-    std::string& events = all.emplace_back(size[0], ' ');
-    communicator.receive(rank, call, bytes_of(events))->wait();
-  }
-  return all;
-}
-
 }  // namespace
 
 ProfiledSteps profiled_steps(const std::string& text, std::int64_t steps) {
@@ -104,7 +83,7 @@ std::string trace_events(int rank, const Trace& trace, std::int64_t begin) {
 std::string write_trace(Communicator& communicator, const std::string& folder, const Trace& trace,
                         std::int64_t begin) {
   const std::vector<std::string> all =
-      gathered(communicator, trace_events(communicator.rank(), trace, begin));
+      gather_texts(communicator, "trace", trace_events(communicator.rank(), trace, begin));
   if (all.empty()) return {};
   const std::string path = folder + "/trace.json";
   errno = 0;

@@ -15,7 +15,8 @@ struct TextSample {
 };
 
 struct Summary {
-  std::int64_t steps = 0, skipped = 0, tokens = 0;
+  std::int64_t steps = 0, skipped = 0, tokens = 0;  // of the run, also before it was resumed
+  std::int64_t resumed_after = 0;        // the step; times and speeds are of what came after it
   double seconds = 0, tokens_per_s = 0;  // tokens_per_s: median of the steps
   double first_step_s = 0;               // from process start
   std::vector<PartTime>
@@ -24,8 +25,8 @@ struct Summary {
   double flops_per_s = 0;  // model FLOPs, convention of models/transformer.h
   std::int64_t peak_bytes_per_rank = 0, peak_resident_bytes = 0;
   std::vector<SentBytes> sent;           // by rank 0 in the last step
-  double loss_first = 0, loss_last = 0;  // the last: mean of the last 20 steps
-  std::string ended_by;                  // empty, or "SIGINT" and the like
+  double loss_first = 0, loss_last = 0;  // the last: mean of the last 20 steps; both: of the run
+  std::string ended_by;                  // empty, or "SIGINT", "train.time_limit" and the like
 };
 
 // Only rank 0 has one, and only one thread calls it. On a terminal: aligned columns, colours where
@@ -39,6 +40,10 @@ class Reporter {
   ~Reporter();  // leaves no bar behind
   Reporter(const Reporter&) = delete;
   Reporter& operator=(const Reporter&) = delete;
+
+  // Of a run that goes on after `step`: as MetricsLog's, and says what it returns.
+  void go_on_after(std::int64_t step);
+  std::string sync() { return log_.sync(); }  // any thread may call it
 
   void line(const std::string& text);  // a message between steps
   void step(const StepReport& report);

@@ -16,6 +16,7 @@
 #include "launch/sent_bytes.h"
 #include "launch/signals.h"
 #include "launch/text.h"
+#include "launch/version.h"
 #include "optim/schedule.h"
 
 namespace pf {
@@ -85,21 +86,65 @@ std::string describe(const config::Config& c, const Mesh& mesh, const std::strin
 
 }  // namespace
 
-Trainer::Trainer(const config::Config& config, const Data& data, Communicator& communicator,
-                 const Mpi* mpi, Reporter* reporter, ProfiledSteps profiled)
-    : config_(config),
-      data_(data),
+Trainer::Trainer(const TrainerParts& parts, Communicator& communicator, Reporter* reporter,
+                 const Checkpoint* checkpoint)
+    : config_(parts.config),
+      data_(parts.data),
       reporter_(reporter),
-      profiled_(profiled),
-      device_(make_cpu_backend(int(config.parallel().threads()),
-                               first_processor(config.parallel(), communicator.rank(), mpi)),
-              memory_of_rank(config, this_machine(config, mpi))),
-      mesh_(communicator, device_, layout_of(config), all_ranks(communicator.size())),
-      learner_(config, mesh_, [this](std::int64_t first, std::int64_t count) {
-        return data_.samples(std::uint64_t(first), count);
-      }) {
+      profiled_(parts.profiled),
+      device_(make_cpu_backend(int(config_.parallel().threads()),
+                               first_processor(config_.parallel(), communicator.rank(), parts.mpi)),
+              memory_of_rank(config_, this_machine(config_, parts.mpi))),
+      mesh_(communicator, device_, layout_of(config_), all_ranks(communicator.size())),
+      learner_(config_, mesh_,
+               [this](std::int64_t first, std::int64_t count) {
+                 return data_.samples(std::uint64_t(first), count);
+               }),
+      saver_(config_, mesh_, learner_, parts.writer, reporter) {
   if (reporter_ != nullptr)
-    reporter_->line(describe(config, mesh_, device_.backend().description()));
+    reporter_->line(describe(config_, mesh_, device_.backend().description()));
+  if (checkpoint != nullptr) restore(*checkpoint);
+}
+
+void Trainer::restore(const Checkpoint& checkpoint) {
+  const std::map<std::string, std::int64_t>& counts = checkpoint.facts().counts;
+  learner_.restore(checkpoint);
+  first_step_ = checkpoint.step();
+  losses_ = checkpoint.facts().lists.at("losses");
+  summary_.skipped = counts.at("skipped");
+  skipped_in_a_row_ = counts.at("skipped_in_a_row");
+}
+
+// After `step` steps.
+void Trainer::save(std::int64_t step) {
+  times_.enter("checkpoint");
+  CheckpointFacts facts;
+  const std::int64_t samples = batch_of(config_.train(), step).first;
+  facts.counts = {{"step", step},
+                  {"samples", samples},
+                  {"tokens", samples * config_.data().sequence()},
+                  {"optimizer_steps", learner_.optimizer_steps()},
+                  {"skipped", summary_.skipped},
+                  {"skipped_in_a_row", skipped_in_a_row_}};
+  facts.texts = {{"config", to_yaml(config_)},
+                 {"data", data_.fingerprint()},
+                 {"program", version},
+                 {"layout", text(mesh_.layout())}};
+  facts.lists = {{"losses", losses_}};
+  saver_.save(std::move(facts));
+  times_.stop();
+}
+
+// The run ends here: without its checkpoint it would be lost.
+void Trainer::save_last(std::int64_t step) {
+  if (config_.checkpoint().every() == 0) return;
+  saver_.finish();
+  if (saver_.saved_step() != step) save(step);
+  saver_.finish();
+  const std::int64_t saved = std::max(saver_.saved_step(), first_step_);
+  require(saver_.saved_step() == step, "the last checkpoint, of step ", step,
+          ", can't be saved: ", saver_.failure(), saved == 0 ? "; there is none" : "",
+          saved == 0 ? "" : "; the newest is of step " + std::to_string(saved));
 }
 
 Trainer::Taken Trainer::take_step(std::int64_t step) {
@@ -165,24 +210,27 @@ void Trainer::end_profile() {
 
 int Trainer::run() {
   const std::int64_t steps = config_.train().steps();
-  std::int64_t skipped_in_a_row = 0;
+  const auto tokens_before = [&](std::int64_t step) {
+    return batch_of(config_.train(), step).first * config_.data().sequence();
+  };
   StepStatistics last;
   int signal = 0;
   const auto begin = Clock::now();
-  for (std::int64_t step = 0; step < steps && signal == 0; ++step) {
+  for (std::int64_t step = first_step_; step < steps && signal == 0; ++step) {
     const auto step_begin = Clock::now();
     const bool is_profiled = step + 1 >= profiled_.first && step < profiled_.last;
     Taken taken = is_profiled ? take_profiled_step(step) : take_step(step);
+    saver_.poll();
     const double seconds = seconds_since(step_begin);
     const StepBatch batch = batch_of(config_.train(), step);
-    if (step > 0 && batch.size != batch_of(config_.train(), step - 1).size) step_seconds_.clear();
+    if (step > first_step_ && batch.size != batch_of(config_.train(), step - 1).size)
+      step_seconds_.clear();
     step_seconds_.push_back(seconds);
-    if (step == 0) summary_.first_step_s = seconds_since_process_start();
+    if (step == first_step_) summary_.first_step_s = seconds_since_process_start();
     StepReport& report = taken.report;
     report.tokens_per_s = double(batch.size * config_.data().sequence()) / seconds;
-    const double done = double(batch.first + batch.size);
-    report.seconds_left =
-        seconds_since(begin) * (double(batch_of(config_.train(), steps).first) / done - 1);
+    report.seconds_left = seconds_since(begin) * double(tokens_before(steps) - report.tokens) /
+                          double(report.tokens - tokens_before(first_step_));
     if (reporter_ != nullptr) reporter_->step(report);
     losses_.push_back(report.loss);
     summary_.sent = report.sent;
@@ -190,21 +238,24 @@ int Trainer::run() {
     summary_.steps = step + 1;
     last = std::move(taken.statistics);
 
-    skipped_in_a_row = report.is_skipped ? skipped_in_a_row + 1 : 0;
+    skipped_in_a_row_ = report.is_skipped ? skipped_in_a_row_ + 1 : 0;
     summary_.skipped += report.is_skipped;
-    require(skipped_in_a_row < config_.train().max_skipped(), "step ", step + 1, ": loss ",
+    require(skipped_in_a_row_ < config_.train().max_skipped(), "step ", step + 1, ": loss ",
             report.loss, " and gradient norm ", report.grad_norm, " are not finite, for the ",
-            skipped_in_a_row,
+            skipped_in_a_row_,
             "th time in a row (train.max_skipped); lower optimizer.lr, or look at ",
             "the data of samples ", batch.first, " and on");
     signal = last.signal;
     if (trace_ && (signal != 0 || step + 1 == profiled_.last)) end_profile();
-    const std::int64_t every = config_.train().evaluate_every();
-    if (signal == 0 && every > 0 && (step + 1) % every == 0 && step + 1 < steps)
-      evaluate(step + 1, false);
+    const auto is_due = [&](std::int64_t every) {
+      return signal == 0 && every > 0 && (step + 1) % every == 0 && step + 1 < steps;
+    };
+    if (is_due(config_.train().evaluate_every())) evaluate(step + 1, false);
+    if (is_due(config_.checkpoint().every())) save(step + 1);
   }
   if (signal == 0) evaluate(steps, true);
   learner_.gradients().wait_for_values();
+  save_last(summary_.steps);
   summary_.seconds = seconds_since(begin);
   summarise(last, signal);
   return signal;

@@ -12,18 +12,29 @@
 #include "launch/learner.h"
 #include "launch/profile.h"
 #include "launch/report.h"
+#include "launch/resume.h"
+#include "launch/saver.h"
 #include "launch/times.h"
 #include "models/metrics.h"
 #include "parallel/mpi.h"
 
 namespace pf {
 
+// What the ranks of a process share.
+struct TrainerParts {
+  const config::Config& config;
+  const Data& data;
+  const Mpi* mpi;  // each rank is a process
+  CheckpointWriter& writer;
+  ProfiledSteps profiled;
+};
+
 class Trainer {
  public:
-  // The ranks of a process share its machine's memory; `mpi`: this rank is a process.
-  Trainer(const config::Config& config, const Data& data, Communicator& communicator,
-          const Mpi* mpi, Reporter* reporter, ProfiledSteps profiled);
-  // The signal that ended it, or 0.
+  // `reporter` on rank 0. Goes on from `checkpoint`, which was verified, if there is one.
+  Trainer(const TrainerParts& parts, Communicator& communicator, Reporter* reporter,
+          const Checkpoint* checkpoint);
+  // The signal that ended it, time_is_up, or 0. Throws Error if its last checkpoint can't be saved.
   int run();
 
  private:
@@ -35,19 +46,25 @@ class Trainer {
   Taken take_step(std::int64_t step);
   Taken take_profiled_step(std::int64_t step);
   void end_profile();
+  void restore(const Checkpoint& checkpoint);
+  void save(std::int64_t step);
+  void save_last(std::int64_t step);
   void evaluate(std::int64_t step, bool is_last);
   void summarise(const StepStatistics& last, int signal);
 
   const config::Config& config_;
   const Data& data_;
-  Reporter* reporter_;  // on rank 0
+  Reporter* reporter_;
   ProfiledSteps profiled_;
   std::optional<Trace> trace_;
   std::int64_t trace_begin_ = 0;
   Device device_;
   Mesh mesh_;
   Learner learner_;
-  Heldout heldout_;  // the last
+  Saver saver_;
+  Heldout heldout_;              // the last
+  std::int64_t first_step_ = 0;  // of this run of the program
+  std::int64_t skipped_in_a_row_ = 0;
   Times times_;
   Summary summary_;
   std::vector<double> losses_, step_seconds_;  // the latter of the steps as large as the last

@@ -43,6 +43,14 @@ void AdamW::add(Pack* pack, const std::vector<Part>& parts, double decay) {
   groups_.push_back(std::move(group));
 }
 
+void AdamW::visit_states(const VisitState& visit) const {
+  for (const Group& group : groups_)
+    for (std::size_t i = 0; i < group.parts.size(); ++i) {
+      visit("first_moment", group.parts[i], group.first[i]);
+      visit("second_moment", group.parts[i], group.second[i]);
+    }
+}
+
 void AdamW::step(double lr, double gradient_scale) {
   ++steps_;
   for (Group& group : groups_) {

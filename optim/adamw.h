@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "optim/optimizer.h"
-#include "optim/state_store.h"
 
 namespace pf {
 
@@ -18,6 +17,8 @@ class AdamW : public Optimizer {
       : AdamW(config, whole_parts(visit), visit) {}
   void step(double lr, double gradient_scale) override;
   std::int64_t steps_taken() const override { return steps_; }
+  void visit_states(const VisitState& visit) const override;
+  void restored(std::int64_t steps_taken) override { steps_ = steps_taken; }
 
  private:
   // What one pass changes: the parts of a pack, or one part alone.

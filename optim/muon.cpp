@@ -131,6 +131,11 @@ Muon::Muon(const config::Optimizer& config, const Mesh& mesh, const std::vector<
   }
 }
 
+void Muon::visit_states(const VisitState& visit) const {
+  for (const Owned& owned : owned_) visit("velocity", owned.part, owned.velocity);
+  rest_.visit_states(visit);
+}
+
 void Muon::step(double lr, double gradient_scale) {
   for (const Owned& owned : owned_) {
     Parameter& w = *owned.part.parameter;

@@ -21,6 +21,8 @@ class Muon : public Optimizer {
        const Visit& visit);
   void step(double lr, double gradient_scale) override;
   std::int64_t steps_taken() const override { return rest_.steps_taken(); }
+  void visit_states(const VisitState& visit) const override;
+  void restored(std::int64_t steps_taken) override { rest_.restored(steps_taken); }
 
  private:
   struct Owned {

@@ -8,6 +8,7 @@
 #include "core/parameter.h"
 #include "models/layer.h"
 #include "optim/optimizer.pb.h"
+#include "optim/state_store.h"
 #include "parallel/gradients.h"
 
 namespace pf {
@@ -20,6 +21,14 @@ class Optimizer {
   // and brings the packs that are made of them up to date.
   virtual void step(double lr, double gradient_scale) = 0;
   virtual std::int64_t steps_taken() const = 0;
+
+  // All that it keeps between steps, in an order of its own: tensors [elements of the part] or like
+  // it, of one kind ("first_moment") for each parameter once.
+  using VisitState =
+      std::function<void(const char* kind, const Part& part, const StoredState& state)>;
+  virtual void visit_states(const VisitState& visit) const = 0;
+  // The states were replaced by those after so many steps.
+  virtual void restored(std::int64_t steps_taken) = 0;
 };
 
 using Visit = std::function<void(const Visitor&)>;

@@ -38,6 +38,11 @@ Sgd::Sgd(const config::Optimizer& c, const std::vector<Part>& parts)
   }
 }
 
+void Sgd::visit_states(const VisitState& visit) const {
+  if (momentum_ == 0) return;
+  for (const Owned& owned : owned_) visit("velocity", owned.part, owned.velocity);
+}
+
 void Sgd::step(double lr, double gradient_scale) {
   ++steps_;
   for (const Owned& owned : owned_) {

@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "optim/optimizer.h"
-#include "optim/state_store.h"
 
 namespace pf {
 
@@ -16,6 +15,8 @@ class Sgd : public Optimizer {
   Sgd(const config::Optimizer& config, const std::vector<Part>& parts);
   void step(double lr, double gradient_scale) override;
   std::int64_t steps_taken() const override { return steps_; }
+  void visit_states(const VisitState& visit) const override;
+  void restored(std::int64_t steps_taken) override { steps_ = steps_taken; }
 
  private:
   struct Owned {

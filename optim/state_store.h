@@ -14,6 +14,8 @@ class StateStore;
 class StoredState {
  public:
   StoredState() = default;
+  // In memory: x itself.
+  explicit StoredState(Tensor x) : like_(std::move(x)) {}
   // What was saved last: the tensor itself, or a copy of what the file holds.
   Tensor load() const;
   // Of what load() gave and somebody changed.

@@ -102,6 +102,8 @@ Part GradientBucket::part(std::size_t i) const {
   const std::int64_t begin = owners.begin(), end = owners.end();
   Part part{p, std::clamp<std::int64_t>(begin - begins[i], 0, p->size()),
             std::clamp<std::int64_t>(end - begins[i], 0, p->size())};
+  part.replica = int(groups.self);
+  part.replicas = int(groups.group.size());
   const auto kept_of = [&](const Tensor& slice, const Label& label) {
     const std::int64_t first = begins[i] + part.begin - begin;
     return slice.rows(first, first + part.size()).labelled(label);

@@ -31,6 +31,7 @@ struct Part {
   std::int64_t begin = 0, end = 0;
   // [elements], where this rank keeps no others; else empty.
   Tensor kept_value = {}, kept_gradient = {};
+  int replica = 0, replicas = 1;  // of the ranks that change these same elements
 
   std::int64_t size() const { return end - begin; }
   bool is_whole() const { return size() == parameter->size(); }
