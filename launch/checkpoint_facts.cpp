@@ -78,8 +78,8 @@ void add_keys(const YAML::Node& node, const std::string& key,
   }
 }
 
-std::string config_text(const Checkpoint& checkpoint) {
-  const auto found = checkpoint.facts().texts.find("config");
+std::string text_in(const Checkpoint& checkpoint, const std::string& name) {
+  const auto found = checkpoint.facts().texts.find(name);
   return found == checkpoint.facts().texts.end() ? "" : found->second;
 }
 
@@ -95,7 +95,8 @@ std::vector<std::string> checkpoints_at(const std::string& path) {
     std::ranges::reverse(found);
     if (!found.empty()) return found;
   }
-  throw Error(printable(folder) + ": no checkpoint, and none in it (wanted a run's folder, or one like " +
+  throw Error(printable(folder) +
+              ": no checkpoint, and none in it (wanted a run's folder, or one like " +
               checkpoint_name(50) + ")");
 }
 
@@ -120,18 +121,19 @@ std::string time_of(const Checkpoint& checkpoint) {
 ConfigWords config_words(const Checkpoint& checkpoint) {
   try {
     const config::Config config =
-        parse_config(config_text(checkpoint), "run.yaml", {}, {.is_for_layout = true});
+        parse_config(text_in(checkpoint, "config"), "run.yaml", {}, {.is_for_layout = true});
     return {text_of(layout_of(config), config.parallel().zero()),
             config::Run::Precision_Name(config.run().precision())};
   } catch (const Error&) {
-    return {};  // of another version
+    return {text_in(checkpoint, "layout"), ""};  // of another version's configuration
   }
 }
 
 std::map<std::string, std::string> config_keys(const Checkpoint& checkpoint) {
   std::map<std::string, std::string> keys;
   try {
-    const YAML::Node node = read_yaml(config_text(checkpoint), [](int) { return std::string(); });
+    const YAML::Node node =
+        read_yaml(text_in(checkpoint, "config"), [](int) { return std::string(); });
     if (node.IsMap()) add_keys(node, "", keys);
   } catch (const Error&) {
     keys.clear();

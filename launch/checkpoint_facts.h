@@ -21,7 +21,8 @@ std::int64_t bytes_of(const Checkpoint& checkpoint);
 // "2026-11-30 09:15", when its master was written.
 std::string time_of(const Checkpoint& checkpoint);
 
-// "4 ranks (tp 2, dp 2, ep 2, zero 1)" and "bf16", of its configuration; "" if that can't be read.
+// "4 ranks (tp 2, dp 2, ep 2, zero 1)" and "bf16"; of a configuration that can't be read, what the
+// checkpoint says of its layout, and "".
 struct ConfigWords {
   std::string layout, precision;
 };

@@ -18,7 +18,8 @@ class Reader {
  public:
   Reader(const Checkpoint& checkpoint, const SavedTensor& tensor)
       : checkpoint_(checkpoint), tensor_(tensor), device_(make_cpu_backend(1)) {
-    buffer_ = Tensor::empty({std::min(elements_at_once, tensor.shape.size())}, tensor.type, device_);
+    buffer_ =
+        Tensor::empty({std::min(elements_at_once, tensor.shape.size())}, tensor.type, device_);
   }
 
   // [elements of the box], until the next call.
