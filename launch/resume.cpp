@@ -10,11 +10,12 @@ namespace {
 
 // Why it can't be gone on from, as far as this rank can tell.
 std::string verify(const std::string& folder, const Communicator& communicator,
-                   std::shared_ptr<const Checkpoint>& found) {
+                   CheckpointFacts& facts) {
   try {
-    found = std::make_shared<const Checkpoint>(folder);
-    for (int part = communicator.rank(); part < found->parts(); part += communicator.size())
-      found->verify(part);
+    const Checkpoint checkpoint(folder);
+    for (int part = communicator.rank(); part < checkpoint.parts(); part += communicator.size())
+      checkpoint.verify(part);
+    facts = checkpoint.facts();
   } catch (const Error& error) {
     return error.what();
   }
@@ -23,23 +24,22 @@ std::string verify(const std::string& folder, const Communicator& communicator,
 
 }  // namespace
 
-Resumption choose_checkpoint(Communicator& communicator,
-                             const std::vector<std::string>& candidates) {
+ChosenCheckpoint choose_checkpoint(Communicator& communicator,
+                                   const std::vector<std::string>& candidates) {
   constexpr const char* kind = "resume";
-  Resumption out;
+  ChosenCheckpoint out;
   for (std::size_t i = 0;; ++i) {
     const std::string folder =
         share_text(communicator, kind, i < candidates.size() ? candidates[i] : "");
     if (folder.empty()) break;
-    std::shared_ptr<const Checkpoint> found;
     const std::vector<std::string> failures =
-        gather_texts(communicator, kind, verify(folder, communicator, found));
+        gather_texts(communicator, kind, verify(folder, communicator, out.facts));
     const auto failure =
         std::ranges::find_if(failures, [](const std::string& text) { return !text.empty(); });
     const std::string verdict =
         share_text(communicator, kind, failure == failures.end() ? "" : *failure);
     if (verdict.empty()) {
-      out.checkpoint = std::move(found);
+      out.folder = folder;
       return out;
     }
     out.refused.push_back(verdict);

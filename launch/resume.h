@@ -1,7 +1,6 @@
 // Which checkpoint a run goes on from.
 #pragma once
 
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -10,14 +9,15 @@
 
 namespace pf {
 
-struct Resumption {
-  std::shared_ptr<const Checkpoint> checkpoint;  // null: a run that begins
-  std::vector<std::string> refused;              // what is wrong with those before it
+struct ChosenCheckpoint {
+  std::string folder;  // empty: a run that begins
+  CheckpointFacts facts;
+  std::vector<std::string> refused;  // what is wrong with those before it
 };
 
 // The first of `candidates`, which rank 0 has, that is whole: all of its bytes were read, which
 // ranks divide among them. All ranks call. Throws Error if there are some and none is whole.
-Resumption choose_checkpoint(Communicator& communicator,
-                             const std::vector<std::string>& candidates);
+ChosenCheckpoint choose_checkpoint(Communicator& communicator,
+                                   const std::vector<std::string>& candidates);
 
 }  // namespace pf

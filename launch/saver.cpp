@@ -68,13 +68,8 @@ std::string checkpoints_folder(const config::Config& config) {
 }
 
 Saver::Saver(const config::Config& config, const Mesh& mesh, Learner& learner,
-             CheckpointWriter& writer, Reporter* reporter, std::function<void()> sync)
-    : config_(config),
-      mesh_(mesh),
-      learner_(learner),
-      writer_(writer),
-      reporter_(reporter),
-      sync_(std::move(sync)) {}
+             CheckpointWriter& writer, Reporter* reporter)
+    : config_(config), mesh_(mesh), learner_(learner), writer_(writer), reporter_(reporter) {}
 
 Saver::~Saver() {
   if (phase_ == Phase::idle) return;
@@ -146,7 +141,7 @@ void Saver::begin_master() {
   }
   writer_.run([this, parts] {
     write_master(folder_ + being_written, facts_, parts);
-    sync_();
+    reporter_->sync();  // where that fails, metrics that the disk lost are missing
     publish(folder_);
     left_ = remove_old(checkpoints_folder(config_), config_.checkpoint().keep());
   });

@@ -3,7 +3,6 @@
 
 #include <chrono>
 #include <cstdint>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,10 +17,10 @@ namespace pf {
 // written is said in a line; training goes on.
 class Saver {
  public:
-  // `sync` makes what the run wrote beside checkpoints last on the disk, before one is there that
-  // knows of it. `reporter` on rank 0.
+  // `reporter` on rank 0; its metrics last on the disk before a checkpoint is there that knows of
+  // their steps.
   Saver(const config::Config& config, const Mesh& mesh, Learner& learner, CheckpointWriter& writer,
-        Reporter* reporter, std::function<void()> sync);
+        Reporter* reporter);
   ~Saver();  // gives up what is under way
   Saver(const Saver&) = delete;
   Saver& operator=(const Saver&) = delete;
@@ -52,7 +51,6 @@ class Saver {
   Learner& learner_;
   CheckpointWriter& writer_;
   Reporter* reporter_;
-  std::function<void()> sync_;
   std::vector<Tensor> copies_;  // where training goes on
   Phase phase_ = Phase::idle;
   CheckpointFacts facts_;

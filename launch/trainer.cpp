@@ -16,6 +16,7 @@
 #include "launch/sent_bytes.h"
 #include "launch/signals.h"
 #include "launch/text.h"
+#include "launch/time_limit.h"
 #include "launch/version.h"
 #include "optim/schedule.h"
 
@@ -86,10 +87,10 @@ std::string describe(const config::Config& c, const Mesh& mesh, const std::strin
 
 }  // namespace
 
-Trainer::Trainer(const TrainerParts& parts, Communicator& communicator, Reporter* reporter,
-                 const Checkpoint* checkpoint)
+Trainer::Trainer(const TrainerParts& parts, Communicator& communicator, Reporter* reporter)
     : config_(parts.config),
       data_(parts.data),
+      lock_(parts.lock),
       reporter_(reporter),
       profiled_(parts.profiled),
       device_(make_cpu_backend(int(config_.parallel().threads()),
@@ -103,7 +104,18 @@ Trainer::Trainer(const TrainerParts& parts, Communicator& communicator, Reporter
       saver_(config_, mesh_, learner_, parts.writer, reporter) {
   if (reporter_ != nullptr)
     reporter_->line(describe(config_, mesh_, device_.backend().description()));
-  if (checkpoint != nullptr) restore(*checkpoint);
+  if (!parts.checkpoint.empty()) restore(Checkpoint(parts.checkpoint));
+}
+
+// Asked at the end of a step.
+int Trainer::wants_end() const {
+  if (reporter_ == nullptr) return pending_signal();
+  const auto begin = step_seconds_.end() - std::min<std::ptrdiff_t>(10, std::ssize(step_seconds_));
+  TimeSpent spent{.since_start = seconds_since_process_start()};
+  if (begin != step_seconds_.end())
+    spent.slowest_step = *std::max_element(begin, step_seconds_.end());
+  if (saver_.saved_step() >= 0) spent.last_save = saver_.seconds();
+  return must_end(spent, config_.train().time_limit()) ? time_is_up : pending_signal();
 }
 
 void Trainer::restore(const Checkpoint& checkpoint) {
@@ -127,7 +139,7 @@ void Trainer::save(std::int64_t step) {
                   {"skipped", summary_.skipped},
                   {"skipped_in_a_row", skipped_in_a_row_}};
   facts.texts = {{"config", to_yaml(config_)},
-                 {"data", data_.fingerprint()},
+                 {"data", data_.fingerprints()},
                  {"program", version},
                  {"layout", text(mesh_.layout())}};
   facts.lists = {{"losses", losses_}};
@@ -156,7 +168,7 @@ Trainer::Taken Trainer::take_step(std::int64_t step) {
   const double norm = learner_.gradients().finish();
   times_.enter("metrics");
   Taken taken;
-  taken.statistics = over_mesh(mesh_, learner_.model().moe_layers(), statistics, pending_signal());
+  taken.statistics = over_mesh(mesh_, learner_.model().moe_layers(), statistics, wants_end());
 
   StepReport& report = taken.report;
   report.step = step + 1;
@@ -221,6 +233,7 @@ int Trainer::run() {
     const bool is_profiled = step + 1 >= profiled_.first && step < profiled_.last;
     Taken taken = is_profiled ? take_profiled_step(step) : take_step(step);
     saver_.poll();
+    if (reporter_ != nullptr && lock_ != nullptr) lock_->check();
     const double seconds = seconds_since(step_begin);
     const StepBatch batch = batch_of(config_.train(), step);
     if (step > first_step_ && batch.size != batch_of(config_.train(), step - 1).size)
@@ -295,7 +308,9 @@ void Trainer::summarise(const StepStatistics& last, int signal) {
   summary_.peak_resident_bytes = peak_resident_bytes();
   summary_.loss_first = losses_.front();
   summary_.loss_last = std::accumulate(losses_.end() - tail, losses_.end(), 0.0) / double(tail);
-  summary_.ended_by = signal == 0 ? "" : signal_name(signal);
+  summary_.resumed_after = first_step_;
+  if (signal != 0)
+    summary_.ended_by = signal == time_is_up ? "train.time_limit" : signal_name(signal);
   const std::vector<LayerLoad> loads = loads_of(last);
   if (!loads.empty()) reporter_->expert_load(loads);
   reporter_->specialisation(heldout_);

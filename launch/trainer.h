@@ -12,7 +12,7 @@
 #include "launch/learner.h"
 #include "launch/profile.h"
 #include "launch/report.h"
-#include "launch/resume.h"
+#include "launch/run_lock.h"
 #include "launch/saver.h"
 #include "launch/times.h"
 #include "models/metrics.h"
@@ -26,14 +26,18 @@ struct TrainerParts {
   const Data& data;
   const Mpi* mpi;  // each rank is a process
   CheckpointWriter& writer;
+  const RunLock* lock;            // of the process with rank 0; else null
+  const std::string& checkpoint;  // to go on from, which was verified; empty: from the beginning
   ProfiledSteps profiled;
 };
 
+// Beside signals, what ends a run: train.time_limit.
+constexpr int time_is_up = 1000;
+
 class Trainer {
  public:
-  // `reporter` on rank 0. Goes on from `checkpoint`, which was verified, if there is one.
-  Trainer(const TrainerParts& parts, Communicator& communicator, Reporter* reporter,
-          const Checkpoint* checkpoint);
+  // `reporter` on rank 0.
+  Trainer(const TrainerParts& parts, Communicator& communicator, Reporter* reporter);
   // The signal that ended it, time_is_up, or 0. Throws Error if its last checkpoint can't be saved.
   int run();
 
@@ -46,6 +50,7 @@ class Trainer {
   Taken take_step(std::int64_t step);
   Taken take_profiled_step(std::int64_t step);
   void end_profile();
+  int wants_end() const;
   void restore(const Checkpoint& checkpoint);
   void save(std::int64_t step);
   void save_last(std::int64_t step);
@@ -54,6 +59,7 @@ class Trainer {
 
   const config::Config& config_;
   const Data& data_;
+  const RunLock* lock_;
   Reporter* reporter_;
   ProfiledSteps profiled_;
   std::optional<Trace> trace_;

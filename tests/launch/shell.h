@@ -26,14 +26,14 @@ inline Outcome in_shell(const TemporaryFolder& here, const std::string& command)
   return {code, here.read("out"), here.read("err")};
 }
 
-// run.yaml, a small run on two texts.
+// run.yaml, a small run on two texts that begins anew whenever it is started.
 inline void write_small_run(const TemporaryFolder& here) {
   std::string text;
   for (int i = 0; i < 400; ++i)
     text += "Document " + std::to_string(i * 7919) + " of a small corpus, with some words.\n\f";
   here.write("english.txt", text);
   here.write("german.txt", text);
-  here.write("run.yaml", small_run);
+  here.write("run.yaml", std::string(small_run) + "run:\n  resume: never\n");
 }
 
 inline bool contains(const std::string& text, const std::string& part) {
