@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "launch/staged_file.h"
 
 namespace pf {
 namespace {
@@ -44,6 +45,15 @@ std::string AppendFile::append(std::string_view record) {
     return why;
   }
   return {};
+}
+
+std::string AppendFile::sync() const {
+  try {
+    sync_folder_of(path_);
+  } catch (const WriteError& error) {
+    return error.what();
+  }
+  return fsync(file_) == 0 || errno == EINVAL ? "" : reason();
 }
 
 }  // namespace pf

@@ -21,6 +21,10 @@ class AppendFile {
   // of one is cut off again, then or before the next. Returns "", or the system's reason.
   std::string append(std::string_view record);
 
+  // Makes all of it last on the disk, also if the machine fails. Returns "", or the system's
+  // reason. Any thread may call it.
+  std::string sync() const;
+
   const std::string& path() const { return path_; }
 
  private:

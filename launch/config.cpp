@@ -136,6 +136,16 @@ config::Config load_config(const std::string& path, const std::vector<std::strin
   return parse_config(read_text(path), path, overrides, options);
 }
 
+config::Config parse_resolved(const std::string& text, const std::string& path) {
+  Places places{path_in_words(path), {}};
+  config::Config config;
+  fill_from_yaml(config, text, places);
+  check_required(config, places);
+  fill_defaults(config);
+  derive(config, path, places);
+  return config;
+}
+
 config::Config keys_in_file(const std::string& path) {
   Places places{path_in_words(path), {}};
   config::Config config;

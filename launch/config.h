@@ -27,6 +27,11 @@ config::Config parse_config(const std::string& text, const std::string& path,
                             const std::vector<std::string>& overrides = {},
                             const LoadOptions& options = {});
 
+// to_yaml() of a configuration, perhaps by an older program, whose presets and rules may have been
+// others: what it lacks counts as its default, and no rule is checked. `path` is what errors call
+// it.
+config::Config parse_resolved(const std::string& text, const std::string& path);
+
 // The keys that a YAML file has, without defaults and rules.
 config::Config keys_in_file(const std::string& path);
 

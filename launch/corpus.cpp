@@ -1,11 +1,15 @@
 #include "launch/corpus.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cstddef>
 #include <filesystem>
 #include <span>
 #include <string_view>
 
 #include "core/error.h"
+#include "launch/document_hash.h"
 
 namespace pf {
 namespace {
@@ -54,6 +58,31 @@ const Split& Corpus::split() const {
   return std::visit([](const auto& tokens) -> const Split& { return tokens.split(); }, tokens_);
 }
 
+// Samples lie evenly from the first place of a row to the last.
+std::string Corpus::fingerprint() const {
+  constexpr std::uint64_t samples = 64, longest = 256;
+  std::vector<std::uint8_t> bytes;
+  const auto append = [&bytes](const auto& values) {
+    const auto part = std::as_bytes(std::span(values));
+    for (const std::byte byte : part) bytes.push_back(std::to_integer<std::uint8_t>(byte));
+  };
+  for (const Row* row : {&split().training, &split().heldout}) {
+    const std::uint64_t length = std::min(longest, row->size());
+    for (std::uint64_t s = 0; s < samples && length > 0; ++s) {
+      const std::uint64_t begin = (row->size() - length) / (samples - 1) * s;
+      const Window window =
+          read_places(*row, s + 1 < samples ? begin : row->size() - length, length);
+      append(window.ids);
+      append(window.counts);
+      append(window.starts);
+    }
+  }
+  return fmt::format("{} {} in {} documents, of these {} held out, hash {:016x}",
+                     split().training.size() + split().heldout.size(),
+                     is_text() ? "bytes" : "tokens", split().documents, split().heldout_documents,
+                     document_hash(bytes));
+}
+
 bool Corpus::is_text() const {
   const auto* stored = std::get_if<StoredTokens>(&tokens_);
   return stored == nullptr || stored->are_bytes();
@@ -71,12 +100,15 @@ Window Corpus::heldout_window(std::uint64_t index) const {
 }
 
 Window Corpus::read(const Row& row, std::uint64_t index) const {
-  const std::uint64_t size = options_.sequence + 1;
+  return read_places(row, index * options_.sequence, options_.sequence + 1);
+}
+
+Window Corpus::read_places(const Row& row, std::uint64_t from, std::uint64_t size) const {
   Window window;
   window.ids.resize(size);
   window.counts.assign(size, 1);
   std::size_t done = 0;
-  for (const Range& range : row.part(index * options_.sequence, size)) {
+  for (const Range& range : row.part(from, size)) {
     const std::size_t count = range.end - range.begin;
     std::visit(
         [&](const auto& tokens) {

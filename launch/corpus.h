@@ -40,11 +40,15 @@ class Corpus {
   Window window(std::uint64_t index) const;
   Window heldout_window(std::uint64_t index) const;
 
+  // How many tokens and documents there are, and a hash of some of them (Data::fingerprints).
+  std::string fingerprint() const;
+
   const Split& split() const;
   bool is_text() const;  // each token is a byte
 
  private:
   Window read(const Row& row, std::uint64_t index) const;
+  Window read_places(const Row& row, std::uint64_t from, std::uint64_t size) const;
 
   std::string path_;
   CorpusOptions options_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "launch/text.h"
 
 namespace pf {
 
@@ -54,6 +55,13 @@ Windows Data::samples(std::uint64_t first, std::int64_t count) const {
     append(windows, corpora_[sample.source]->window(sample.window));
   }
   return windows;
+}
+
+std::string Data::fingerprints() const {
+  std::string lines;
+  for (std::size_t i = 0; i < sources(); ++i)
+    lines += printable(name(i)) + ": " + corpora_[i]->fingerprint() + '\n';
+  return lines;
 }
 
 Windows Data::heldout(std::size_t source, std::uint64_t first, std::uint64_t step,

@@ -45,9 +45,11 @@ constexpr const char* help =
     R"(Pentafold trains large language models, mixture-of-experts ones above all.
 
   pentafold train FILE [KEY=VALUE ...] [--ranks N] [--threads N] [--profile[=STEPS]]
-      Trains what the YAML file says. Metrics and the whole configuration go to runs/NAME;
-      a folder that is there already is moved to runs/NAME.1, .2 and so on. --profile writes
-      what each rank does in STEPS (default 3-5) to runs/NAME/trace.json, for ui.perfetto.dev.
+      Trains what the YAML file says. Metrics, checkpoints and the whole configuration go to
+      runs/NAME. A run whose folder has checkpoints goes on from the newest whole one, with any
+      layout; of others, and with run.resume=never, the folder is moved to runs/NAME.1, .2 and so
+      on. --profile writes what each rank does in STEPS (default 3-5) to runs/NAME/trace.json, for
+      ui.perfetto.dev.
   pentafold config FILE [KEY=VALUE ...] [--ranks N] [--threads N]
       Prints the whole configuration: each key with the value that train would use.
   pentafold layout FILE [KEY=VALUE ...] [--ranks N]
@@ -114,11 +116,12 @@ Examples:
   pentafold config configs/quickstart.yaml "model={preset: qwen3-30b-a3b, layers: 4}"
   pentafold checkpoint show runs/quickstart router
 
-SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end training after the current step, random proofs after the
-current case, and data without writing anything; a second SIGINT ends it at once.
+SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end training after the current step and a checkpoint, random
+proofs after the current case, and data without writing anything; a second SIGINT ends it at once.
 
 Exit codes: 0 done; 1 failed, a checked job does not fit, checkpoints are damaged or differ; 2 wrong
-usage, configuration or input; 130 (SIGINT), 138 (SIGUSR1) or 143 (SIGTERM) ended by a signal.
+usage, configuration or input; 75 ended by train.time_limit, with a checkpoint: start it again to go
+on; 130 (SIGINT), 138 (SIGUSR1) or 143 (SIGTERM) ended by a signal, training with a checkpoint.
 
 Environment: PENTAFOLD_DEBUG=1 adds to an error the place in the source that noticed it;
 NO_COLOR=1 turns colours off.

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <utility>
 
+#include "launch/metrics_cut.h"
 #include "launch/text.h"
 
 namespace pf {
@@ -161,10 +162,22 @@ std::int64_t dead_experts(const LayerLoad& load) {
 
 MetricsLog::MetricsLog(const std::string& folder, std::int64_t steps,
                        std::function<void(const std::string&)> complain)
-    : metrics_(folder + "/metrics.jsonl"),
+    : path_(folder + "/metrics.jsonl"),
+      metrics_(path_),
       events_(folder),
       steps_between_shares_(std::max<std::int64_t>(1, steps / 200)),
       complain_(std::move(complain)) {}
+
+std::string MetricsLog::go_on_after(std::int64_t step) {
+  std::string line = cut_metrics(path_, step);
+  metrics_.emplace(path_);
+  events_.drop_from(step + 1);
+  return line;
+}
+
+std::string MetricsLog::sync() {
+  return metrics_->sync();
+}
 
 void MetricsLog::step(const StepReport& report) {
   const bool with_shares = report.step % steps_between_shares_ == 0 || report.step == 1;
@@ -197,7 +210,7 @@ void MetricsLog::evaluation(std::int64_t step, const Heldout& heldout) {
 }
 
 void MetricsLog::write(const std::string& object, const EventPoints& points) {
-  check(metrics_.path(), metrics_.append(object + '\n'), has_complained_of_metrics_);
+  check(path_, metrics_->append(object + '\n'), has_complained_of_metrics_);
   check(events_.path(), events_.append(points), has_complained_of_events_);
 }
 

@@ -94,7 +94,8 @@ class MetricsLog {
   void write(const std::string& object, const EventPoints& points);
   void check(const std::string& path, const std::string& why, bool& has_complained);
 
-  AppendFile metrics_;
+  std::string path_;
+  std::optional<AppendFile> metrics_;  // always open
   EventFile events_;
   std::int64_t steps_between_shares_;
   std::function<void(const std::string&)> complain_;

@@ -187,6 +187,11 @@ Reporter::~Reporter() {
   std::fflush(out_);
 }
 
+void Reporter::go_on_after(std::int64_t step) {
+  const std::string lacks = log_.go_on_after(step);
+  if (!lacks.empty()) line(lacks);
+}
+
 void Reporter::line(const std::string& text) {
   print(text);
 }
@@ -272,9 +277,12 @@ void Reporter::samples(const std::vector<TextSample>& samples) {
 
 void Reporter::summary(const Summary& summary) {
   bar_step_ = 0;
-  const std::string how = summary.ended_by.empty() ? "done: " + steps_in_words(summary.steps)
-                                                   : fmt::format("ended by {} after step {}",
-                                                                 summary.ended_by, summary.steps);
+  std::string how = summary.ended_by.empty()
+                        ? "done: " + steps_in_words(summary.steps)
+                        : fmt::format("ended by {} after step {}", summary.ended_by, summary.steps);
+  if (summary.resumed_after > 0)
+    how += fmt::format(", the last {} of them since it was resumed",
+                       summary.steps - summary.resumed_after);
   std::string text = painted(how, Style::bold);
   if (summary.skipped > 0) {
     text += row(

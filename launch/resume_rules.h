@@ -21,6 +21,7 @@ struct Resumption {
 
 // `stored`: to_yaml() of the configuration in `checkpoint`, perhaps by an older program: a key that
 // it lacks counts as its default. `now`: today's, resolved.
+//
 // Fixed are the model, the data but for their paths, what decides which samples a step has, which
 // weights are trained, and the kinds of states; the table is in resume_rules.cpp. Throws Error for
 // a difference in these, with the place of the key today, what was found and what the checkpoint

@@ -5,7 +5,10 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <chrono>
+#include <filesystem>
+#include <system_error>
 
 namespace pf {
 namespace {
@@ -37,12 +40,29 @@ double seconds_now() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-std::string file_name() {
+constexpr std::string_view prefix = "events.out.tfevents.";
+
+// Of an event file's name; 0 if it is none.
+std::int64_t seconds_in(const std::string& name) {
+  std::int64_t seconds = 0;
+  if (name.starts_with(prefix))
+    std::from_chars(name.data() + prefix.size(), name.data() + name.size(), seconds);
+  return seconds;
+}
+
+std::string file_name(const std::string& folder) {
+  auto seconds = std::int64_t(seconds_now());
+  std::error_code ignored;  // opening the file says it
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored))
+    seconds = std::max(seconds, seconds_in(entry.path().filename().string()) + 1);
   std::array<char, 256> host{};
   if (gethostname(host.data(), host.size() - 1) != 0 || host[0] == '\0')
     host = {'h', 'o', 's', 't'};
-  return fmt::format("events.out.tfevents.{}.{}.{}", std::int64_t(seconds_now()), host.data(),
-                     getpid());
+  return fmt::format("{}/{}{}.{}.{}", folder, prefix, seconds, host.data(), getpid());
+}
+
+std::string record_of(const tensorboard::Event& event) {
+  return tf_record(event.SerializeAsString());
 }
 
 }  // namespace
@@ -91,18 +111,24 @@ void EventPoints::histogram(const std::string& tag, const std::vector<double>& w
   all.set_sum_squares(squares);
 }
 
-EventFile::EventFile(const std::string& folder) : file_(folder + '/' + file_name()) {}
+EventFile::EventFile(const std::string& folder) : file_(file_name(folder)) {}
 
 std::string EventFile::append(const EventPoints& points) {
-  if (!has_version_) {
-    tensorboard::Event first;
-    first.set_wall_time(points.event().wall_time());
+  std::string records;
+  tensorboard::Event first;
+  first.set_wall_time(points.event().wall_time());
+  if (!has_begun_) {
     first.set_file_version("brain.Event:2");
-    if (std::string why = file_.append(tf_record(first.SerializeAsString())); !why.empty())
-      return why;
-    has_version_ = true;
+    records += record_of(first);
   }
-  return file_.append(tf_record(points.event().SerializeAsString()));
+  if (!has_begun_ && dropped_from_) {
+    first.set_step(*dropped_from_);
+    first.mutable_session_log()->set_status(tensorboard::Session::start);
+    records += record_of(first);
+  }
+  std::string why = file_.append(records + record_of(points.event()));
+  has_begun_ = has_begun_ || why.empty();
+  return why;
 }
 
 }  // namespace pf

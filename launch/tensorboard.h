@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,10 +33,15 @@ class EventPoints {
   tensorboard::Event event_;  // of now
 };
 
-// FOLDER/events.out.tfevents.SECONDS.HOST.PROCESS
+// FOLDER/events.out.tfevents.SECONDS.HOST.PROCESS; its SECONDS are after those of others in the
+// folder, since readers go by the order of names.
 class EventFile {
  public:
   explicit EventFile(const std::string& folder);  // throws Error naming the file
+
+  // Of what other files in the folder have, points of `step` and later ones are not shown any more.
+  // To be called before anything is written.
+  void drop_from(std::int64_t step) { dropped_from_ = step; }
 
   // "", or the system's reason why it isn't written.
   std::string append(const EventPoints& points);
@@ -43,7 +49,8 @@ class EventFile {
 
  private:
   AppendFile file_;
-  bool has_version_ = false;
+  bool has_begun_ = false;
+  std::optional<std::int64_t> dropped_from_;
 };
 
 }  // namespace pf

@@ -129,6 +129,28 @@ TEST(Metrics, AreAppended) {
   EXPECT_EQ(lines_of(folder.read("metrics.jsonl")).size(), 2u);
 }
 
+TEST(Metrics, OfARunThatGoesOnFollowThoseOfTheStepsBefore) {
+  const TemporaryFolder folder;
+  const File out = opened(std::fopen(folder.path("shown").c_str(), "w"));
+  {
+    Reporter reporter(folder.path(), 9, out.get());
+    for (int i = 1; i <= 5; ++i) reporter.step(a_step(i));
+  }
+  const std::vector<std::string> before = lines_of(folder.read("metrics.jsonl"));
+  {
+    Reporter reporter(folder.path(), 9, out.get());
+    reporter.go_on_after(3);
+    reporter.step(a_step(4));
+    EXPECT_EQ(reporter.sync(), "");
+  }
+  const std::vector<std::string> after = lines_of(folder.read("metrics.jsonl"));
+  EXPECT_EQ(after, (std::vector<std::string>{before[0], before[1], before[2], before[3]}));
+  EXPECT_FALSE(contains(folder.read("shown"), "lacks"));
+  Reporter(folder.path(), 9, out.get()).go_on_after(6);
+  EXPECT_TRUE(contains(folder.read("shown"),
+                       folder.path("metrics.jsonl") + ": lacks 2 of the first 6 steps: 5 to 6\n"));
+}
+
 TEST(Metrics, AFullDiskIsSaidOnceAndStopsNothing) {
   const TemporaryFolder folder;
   const std::string path = folder.path("metrics.jsonl");

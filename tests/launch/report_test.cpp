@@ -181,6 +181,20 @@ TEST(Report, TheSummaryNamesTheSignalAndWhatWasSkipped) {
   EXPECT_TRUE(contains(run.shown, "skipped       1 step: ")) << run.shown;
 }
 
+TEST(Report, TheSummaryOfAResumedRunTellsHowManyStepsAreNew) {
+  Summary summary = a_summary();
+  summary.resumed_after = 1000;
+  Written run = written(1, [&](Reporter& reporter) { reporter.summary(summary); });
+  EXPECT_TRUE(contains(run.shown, "done: 1025 steps, the last 25 of them since it was resumed\n"))
+      << run.shown;
+  summary.ended_by = "train.time_limit";
+  run = written(1, [&](Reporter& reporter) { reporter.summary(summary); });
+  EXPECT_TRUE(contains(run.shown,
+                       "ended by train.time_limit after step 1025, the last 25 of them "
+                       "since it was resumed\n"))
+      << run.shown;
+}
+
 TEST(Terminal, ShowsTheHeadEvery25StepsAndOneBarBelow) {
   Terminal terminal(100);
   const TemporaryFolder folder;

@@ -84,6 +84,34 @@ TEST(Tensorboard, AFileStartsWithItsVersionAndHoldsThePoints) {
   EXPECT_EQ(shares.bucket_limit(2), 2.5);
 }
 
+TEST(Tensorboard, AFileOfARunThatGoesOnSaysFromWhichStep) {
+  const TemporaryFolder here;
+  EventFile file(here.path());
+  file.drop_from(51);
+  EXPECT_EQ(file.append(EventPoints(51)), "");
+  EXPECT_EQ(file.append(EventPoints(52)), "");
+  const std::vector<std::string> records =
+      records_of(here.read(std::filesystem::path(file.path()).filename()));
+  ASSERT_EQ(records.size(), 4u);
+  std::vector<tensorboard::Event> events(4);
+  for (std::size_t i = 0; i < 4; ++i) ASSERT_TRUE(events[i].ParseFromString(records[i]));
+  EXPECT_EQ(events[0].file_version(), "brain.Event:2");
+  EXPECT_EQ(events[1].step(), 51);
+  EXPECT_EQ(events[1].session_log().status(), tensorboard::Session::start);
+  EXPECT_EQ(events[2].step(), 51);
+  EXPECT_FALSE(events[2].has_session_log());
+  EXPECT_EQ(events[3].step(), 52);
+}
+
+TEST(Tensorboard, ANewFileFollowsTheOthersByName) {
+  const TemporaryFolder here;
+  here.write("events.out.tfevents.99999999999.a.1", "");
+  here.write("events.out.tfevents.x", "");
+  const std::string first = EventFile(here.path()).path(), second = EventFile(here.path()).path();
+  EXPECT_EQ(first.find(here.path("events.out.tfevents.100000000000.")), 0u) << first;
+  EXPECT_EQ(second.find(here.path("events.out.tfevents.100000000001.")), 0u) << second;
+}
+
 // Field numbers are the format's: this is the event above as others write it.
 TEST(Tensorboard, AnEventHasTheBytesOfTheFormat) {
   tensorboard::Event event;
@@ -96,6 +124,10 @@ TEST(Tensorboard, AnEventHasTheBytesOfTheFormat) {
             std::string("\x09\0\0\0\0\0\0\xf0\x3f\x10\x02\x2a\x0a\x0a\x08\x0a\x01"
                         "a\x15\0\0\x80\x3f",
                         23));
+  tensorboard::Event start;
+  start.set_step(2);
+  start.mutable_session_log()->set_status(tensorboard::Session::start);
+  EXPECT_EQ(start.SerializeAsString(), "\x10\x02\x3a\x02\x08\x01");
 }
 
 }  // namespace
