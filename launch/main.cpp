@@ -21,6 +21,7 @@
 #include "core/cpu/processor.h"
 #include "core/error.h"
 #include "launch/check_command.h"
+#include "launch/checkpoint_command.h"
 #include "launch/config.h"
 #include "launch/config_docs.h"
 #include "launch/config_keys.h"
@@ -84,6 +85,13 @@ constexpr const char* help =
       tokens of Megatron-LM, and describes them in PREFIX.json. A line of .jsonl is an object with
       "text", or with "prompt" and "answer": then PREFIX.mask says that the prompt's tokens are no
       targets. --threads: default one a processor; --force replaces files that are there.
+  pentafold checkpoint list|verify RUN
+  pentafold checkpoint show CHECKPOINT [TENSOR]
+  pentafold checkpoint diff A B [--weights]
+      Looks at what training saved (docs/checkpoints.md). list: a line for each checkpoint of a run,
+      oldest first. verify: reads all bytes. show: facts and tensors, or numbers about the values of
+      those that TENSOR names (part of a name, or *, ?). diff: facts, keys and tensors that differ;
+      --weights: no other tensors. A run's folder stands for its newest checkpoint.
   pentafold plot RUN ... [--output FILE.svg|FILE.png] [--smooth] [--log]
       Draws loss, held-out bits per byte, throughput and expert load of one or several runs
       (default: RUN/plot.svg, of several ./plot.svg); --log: of the loss.
@@ -106,13 +114,14 @@ Examples:
   pentafold prove configs/mixtral_8x22b.yaml --ranks 128 parallel.tp=2 parallel.ep=8 parallel.pp=8
   pentafold data notes.txt questions.jsonl books/ --output data/mine
   pentafold config configs/quickstart.yaml "model={preset: qwen3-30b-a3b, layers: 4}"
+  pentafold checkpoint show runs/quickstart router
 
 SIGINT (Ctrl-C), SIGTERM and SIGUSR1 end training after the current step and a checkpoint, random
 proofs after the current case, and data without writing anything; a second SIGINT ends it at once.
 
-Exit codes: 0 done; 1 failed, or a checked job does not fit; 2 wrong usage, configuration or input;
-75 ended by train.time_limit, with a checkpoint: start it again to go on; 130 (SIGINT), 138
-(SIGUSR1) or 143 (SIGTERM) ended by a signal, training with a checkpoint.
+Exit codes: 0 done; 1 failed, a checked job does not fit, checkpoints are damaged or differ; 2 wrong
+usage, configuration or input; 75 ended by train.time_limit, with a checkpoint: start it again to go
+on; 130 (SIGINT), 138 (SIGUSR1) or 143 (SIGTERM) ended by a signal, training with a checkpoint.
 
 Environment: PENTAFOLD_DEBUG=1 adds to an error the place in the source that noticed it;
 NO_COLOR=1 turns colours off.
@@ -254,6 +263,9 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   pf::ScheduleCommand schedule;
   CLI::App* schedules = app.add_subcommand("schedule");
   schedule.add_to(*schedules);
+  pf::CheckpointCommand checkpoint;
+  CLI::App* checkpoints = app.add_subcommand("checkpoint");
+  checkpoint.add_to(*checkpoints);
   pf::ProveCommand proof;
   CLI::App* proves = app.add_subcommand("prove");
   proof.add_to(*proves);
@@ -284,6 +296,7 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   if (converts->parsed()) return data.run(failure);
   if (checks->parsed()) return check.run(failure);
   if (schedules->parsed()) return schedule.run(failure);
+  if (checkpoints->parsed()) return checkpoint.run(failure);
   if (proves->parsed()) return proof.run(failure);
   if (plots->parsed()) return plot(std::move(pictures), failure);
   pf::require(!command.given.file.empty(), "name the FILE to ", train->parsed() ? "train" : "show",
