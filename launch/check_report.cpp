@@ -124,6 +124,16 @@ std::string activations_text(const std::vector<RankNeeds>& stages) {
          activation_table(stages) + buffers;
 }
 
+std::string saving_text(const std::vector<RankNeeds>& stages) {
+  const RankNeeds& most = *std::ranges::max_element(stages, {}, &RankNeeds::saved);
+  if (most.saved == 0) return "";
+  return fmt::format(
+      "A checkpoint is written from a copy (checkpoint.async): {} on top, on stage {}, if there "
+      "is\n"
+      "room; else training waits.\n",
+      bytes_in_words(most.saved), most.stage);
+}
+
 // Of one call's ranks.
 std::string nodes_text(const config::Config& config, const std::string& set) {
   const std::int64_t each = config.cluster().ranks_per_node();
@@ -177,10 +187,10 @@ std::string json_of(const CheckReport& report, const RankNeeds& s) {
       R"({{"stage":{},"rank":{},"layers":{},"parameters":{},"weights_bytes":{},)"
       R"("gradients_bytes":{},"states_bytes":{},"copies_bytes":{},"other_bytes":{},)"
       R"("activations_bytes":{},"activations":[{}],"buffers_bytes":{},"most_buffers_bytes":{},)"
-      R"("peak_bytes":{},"flops":{},"traffic":[{}]}})",
+      R"("peak_bytes":{},"saved_bytes":{},"flops":{},"traffic":[{}]}})",
       s.stage, s.rank, s.layers, s.parameters, s.weights, s.gradients, s.states, s.copies, s.other,
-      s.activations(), activations, s.buffers(), s.most_buffers, s.peak, json_number(s.flops),
-      traffic);
+      s.activations(), activations, s.buffers(), s.most_buffers, s.peak, s.saved,
+      json_number(s.flops), traffic);
 }
 
 }  // namespace
@@ -196,8 +206,8 @@ bool CheckReport::fits() const {
 
 std::string CheckReport::text() const {
   const double flops = flops_of_step(config);
-  return heading(*this) + '\n' + memory_table(stages) + '\n' + activations_text(stages) + '\n' +
-         traffic_table(*this) +
+  return heading(*this) + '\n' + memory_table(stages) + '\n' + activations_text(stages) +
+         saving_text(stages) + '\n' + traffic_table(*this) +
          fmt::format("\n{:.4g} FLOPs in a step, {:.4g} of each rank on average\n", flops,
                      flops / double(config.parallel().ranks())) +
          verdict(*this);

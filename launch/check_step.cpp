@@ -156,6 +156,8 @@ RankNeeds needs_of_step(const config::Config& config, Communicator& communicator
   learner.gradients().wait_for_values();
   learner.balance().clear();
   needs.parameters = parameters_of(learner);
+  if (config.checkpoint().every() > 0 && config.checkpoint().async())
+    needs.saved = written_bytes(learner.state());
   count_memory(device, needs);
   return needs;
 }

@@ -29,6 +29,8 @@ struct RankNeeds {
   // What is at the peak beside what is held: activations, workspaces, buffers.
   std::map<Purpose, std::int64_t> on_top = {};
   std::int64_t most_buffers = 0;  // of calls between ranks, at once; seldom at the peak
+  // Of a copy of what the rank saves, which it has from its first checkpoint on if there is room.
+  std::int64_t saved = 0;
   double flops = 0;  // of products and attention in a step, with what recompute repeats
   std::vector<Traffic> traffic = {};  // of a step
 

@@ -306,7 +306,7 @@ int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   const pf::config::Config resolved =
       command.load(mpi ? mpi->size() : 0, {&options.places, layout->parsed()});
   if (train->parsed()) {
-    if (!profile.empty()) options.profiled = pf::profiled_steps(profile, resolved.train().steps());
+    options.profile = profile;
     options.on_begin = [&failure] { failure = failed; };
     return pf::train(resolved, mpi ? &*mpi : nullptr, options);
   }

@@ -52,10 +52,10 @@ std::string object_of(const Trace::Event& event, int rank, std::size_t number, s
 
 }  // namespace
 
-ProfiledSteps profiled_steps(const std::string& text, std::int64_t steps) {
+ProfiledSteps profiled_steps(const std::string& text, std::int64_t steps, std::int64_t before) {
   if (text == "auto")
-    return {std::max<std::int64_t>(1, std::min<std::int64_t>(3, steps - 2)),
-            std::min<std::int64_t>(5, steps)};
+    return {std::max<std::int64_t>(before + 1, std::min<std::int64_t>(before + 3, steps - 2)),
+            std::min<std::int64_t>(before + 5, steps)};
   ProfiledSteps found;
   const char *at = text.data(), *end = at + text.size();
   auto number = std::from_chars(at, end, found.first);
@@ -64,8 +64,9 @@ ProfiledSteps profiled_steps(const std::string& text, std::int64_t steps) {
     number = std::from_chars(number.ptr + 1, end, found.last);
   require(number.ec == std::errc() && number.ptr == end, "--profile=", text,
           ": wanted a step or a range of them, as in --profile=3-5");
-  require(found.first >= 1 && found.first <= found.last && found.last <= steps, "--profile=", text,
-          ": wanted steps from 1 to train.steps=", steps, ", the first one first");
+  require(found.first > before && found.first <= found.last && found.last <= steps,
+          "--profile=", text, ": wanted steps from ", before + 1, " to train.steps=", steps,
+          ", the first one first");
   return found;
 }
 

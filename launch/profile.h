@@ -14,9 +14,9 @@ struct ProfiledSteps {
   std::int64_t first = 0, last = 0;  // from 1, as people count; 0: none
 };
 
-// "4", "3-5", or "auto": three steps once things have settled, or the last ones of a shorter run.
-// Throws Error unless the steps are among `steps`.
-ProfiledSteps profiled_steps(const std::string& text, std::int64_t steps);
+// Of a run that takes steps before + 1 to `steps`: "4", "3-5", or "auto": three steps once things
+// have settled, or the last ones of a shorter run. Throws Error unless the steps are among them.
+ProfiledSteps profiled_steps(const std::string& text, std::int64_t steps, std::int64_t before = 0);
 
 // Events as Chrome's JSON objects, one a line, with a comma after each but the last: a process a
 // rank; times in microseconds since `begin`, which every rank takes at the same moment.

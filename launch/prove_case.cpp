@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/philox.h"
 #include "launch/lora.h"
+#include "launch/prove_checkpoint.h"
 #include "launch/prove_optimizers.h"
 #include "launch/prove_stages.h"
 #include "launch/run_mesh.h"
@@ -132,12 +133,13 @@ Difference rounding_of(const config::Config& config, const Descent& one_rank) {
 
 Proof prove(const config::Config& config) {
   const config::Config alone = on_one_rank(config);
-  Proof proof;
+  Descent one_rank;
   try {
-    proof = prove(config, descend(alone));
+    one_rank = descend(alone);
   } catch (const Error& error) {
     return {{}, std::string("one rank: ") + error.what()};
   }
+  Proof proof = prove(config, one_rank);
   if (!proof.holds()) return proof;
   try {
     for (const config::Optimizer::Kind kind : proven_optimizers) {
@@ -147,6 +149,10 @@ Proof prove(const config::Config& config) {
   } catch (const Error& error) {
     proof.error = std::string("optimizers: ") + error.what();
   }
+  if (!proof.holds() || config.checkpoint().every() == 0) return proof;
+  const Proof of_files = prove_going_on(config, one_rank);
+  proof.worst.add(of_files.worst.distance, of_files.worst.where);
+  proof.error = of_files.error;
   return proof;
 }
 

@@ -34,7 +34,8 @@ Proof prove(const config::Config& config, const Descent& one_rank);
 Difference rounding_of(const config::Config& config, const Descent& one_rank);
 // "one rank with other last bits in its weights: 1.4e-09 from itself, so ..."
 std::string rounding_text(const Proof& proof, const Difference& rounding);
-// With the optimizers' steps of launch/prove_optimizers.h.
+// With the optimizers' steps of launch/prove_optimizers.h and, unless checkpoint.every is 0, the
+// checkpoints of launch/prove_checkpoint.h.
 Proof prove(const config::Config& config);
 
 }  // namespace pf

@@ -1,6 +1,7 @@
 #include "launch/prove_command.h"
 
 #include "core/error.h"
+#include "launch/prove_checkpoint.h"
 #include "launch/prove_file.h"
 #include "launch/prove_file_cases.h"
 #include "launch/prove_optimizers.h"
@@ -48,8 +49,12 @@ int ProveCommand::prove_file(int& failure) const {
   failure = 1;
   print(heading_of(wanted, config::Run::Precision_Name(type)));
   if (type == config::Run::f64) {
-    const bool holds = prove_layouts(layouts, one_rank_of(wanted));
-    return prove_optimizers(layouts) && holds ? 0 : 1;
+    const Descent one_rank = one_rank_of(wanted);
+    bool holds = prove_layouts(layouts, one_rank);
+    holds = prove_optimizers(layouts) && holds;
+    const int of_files =
+        wanted.config.checkpoint().every() > 0 ? prove_going_on(layouts, one_rank) : 0;
+    return of_files > 1 || holds ? of_files : 1;
   }
   measure_layouts(wanted.config, layouts, type);
   return 0;

@@ -311,6 +311,9 @@ std::vector<Factor> make_factors() {
          [](Draft& d) { d.config.mutable_train()->set_freeze("embedding*, *.norm*"); }},
         {"adapters of attention", [](Draft& d) { adapt(d, "layers.*.attention.*", 2); }},
         {"adapters of all layers", [](Draft& d) { adapt(d, "layers.*", 1); }}}},
+      {"checkpoint",
+       {{"none", [](Draft& d) { d.config.mutable_checkpoint()->set_every(0); }},
+        {"another layout goes on"}}},
   };
 }
 

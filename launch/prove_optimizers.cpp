@@ -18,7 +18,6 @@ namespace {
 
 constexpr int steps = 3;
 constexpr int zeros = 4;  // values of parallel.zero, from 0 on
-constexpr double lr = 0.1, gradient_scale = 0.5;
 
 void set_gradient(const Part& part, std::uint64_t seed, std::uint32_t step) {
   const Parameter& w = *part.parameter;
@@ -29,15 +28,6 @@ void set_gradient(const Part& part, std::uint64_t seed, std::uint32_t step) {
   backend(block).normal(block, {seed ^ of_name, 0, step}, 1, w.whole(),
                         begin.first(std::size_t(w.whole().dims())));
   backend(block).copy(place, part.of(block));
-}
-
-// What a rank does not own is NaN where it has a place.
-void set_gradients(SmallModel& model, const Recipe& recipe, std::uint32_t step) {
-  model.transformer().visit({.parameter = [&](Parameter& w) {
-    if (w.is_trainable() && recipe.sharing.divided == Divided::states)
-      backend(w.gradient()).fill(w.gradient(), std::numeric_limits<double>::quiet_NaN());
-  }});
-  for (const Part& part : model.gradients().parts()) set_gradient(part, recipe.seed, step);
 }
 
 config::Config with_zero(config::Config config, int zero) {
@@ -106,6 +96,15 @@ const char* name_of(config::Optimizer::Kind kind) {
   return "";
 }
 
+void set_random_gradients(const Visit& visit, const Gradients& gradients, const Sharing& sharing,
+                          std::uint64_t seed, std::uint32_t step) {
+  visit({.parameter = [&](Parameter& w) {
+    if (w.is_trainable() && sharing.divided == Divided::states)
+      backend(w.gradient()).fill(w.gradient(), std::numeric_limits<double>::quiet_NaN());
+  }});
+  for (const Part& part : gradients.parts()) set_gradient(part, seed, step);
+}
+
 Weights optimized(const config::Config& config, config::Optimizer::Kind kind) {
   config::Config of_kind = config;
   of_kind.mutable_optimizer()->set_kind(kind);
@@ -113,12 +112,12 @@ Weights optimized(const config::Config& config, config::Optimizer::Kind kind) {
   Weights out;
   on_thread_ranks(layout_of(of_kind), [&](const Mesh& mesh) {
     SmallModel model(recipe, mesh, of_kind.data().sequence());
+    const auto visit = [&](const Visitor& visitor) { model.transformer().visit(visitor); };
     const auto optimizer =
-        make_optimizer(of_kind.optimizer(), mesh, model.gradients().parts(),
-                       [&](const Visitor& visitor) { model.transformer().visit(visitor); });
+        make_optimizer(of_kind.optimizer(), mesh, model.gradients().parts(), visit);
     for (std::uint32_t step = 0; step < steps; ++step) {
-      set_gradients(model, recipe, step);
-      optimizer->step(lr, gradient_scale);
+      set_random_gradients(visit, model.gradients(), recipe.sharing, recipe.seed, step);
+      optimizer->step(proven_lr, proven_gradient_scale);
       model.gradients().share_values();
       model.gradients().wait_for_values();
     }

@@ -4,6 +4,7 @@
 #include "launch/config.h"
 #include "launch/prove_layouts.h"
 #include "models/prove.h"
+#include "optim/optimizer.h"
 
 namespace pf {
 
@@ -12,6 +13,12 @@ using Weights = std::map<std::string, Numbers>;  // whole, by name
 constexpr config::Optimizer::Kind proven_optimizers[] = {config::Optimizer::adamw,
                                                          config::Optimizer::muon};
 const char* name_of(config::Optimizer::Kind kind);  // "AdamW"
+
+constexpr double proven_lr = 0.1, proven_gradient_scale = 0.5;
+// Gradients of a step, random numbers by global element, where a rank changes weights; what it has
+// of others is NaN.
+void set_random_gradients(const Visit& visit, const Gradients& gradients, const Sharing& sharing,
+                          std::uint64_t seed, std::uint32_t step);
 
 // The weights in f64 after three steps of an optimizer with the configuration's settings, but for
 // lr, on thread ranks. Gradients are random numbers by global element, of what a rank changes

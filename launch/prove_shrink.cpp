@@ -15,6 +15,7 @@ using Change = void (*)(config::Config&);
 
 // Largest first. What a change leaves as it was is not tried; none undoes another.
 constexpr Change changes[] = {
+    [](config::Config& c) { c.mutable_checkpoint()->set_every(0); },
     [](config::Config& c) { c.mutable_model()->clear_moe(); },
     [](config::Config& c) { c.mutable_model()->clear_mla(); },
     [](config::Config& c) { c.mutable_model()->set_layers(1); },

@@ -36,8 +36,10 @@ bool has_files(const std::string& path) {
   std::error_code error;
   fs::directory_iterator at(path, error);
   bool has_any = false;
-  for (const fs::directory_iterator end; !error && at != end && !has_any; at.increment(error))
-    has_any = at->path().filename() != "lock";
+  for (const fs::directory_iterator end; !error && at != end && !has_any; at.increment(error)) {
+    const std::string name = at->path().filename().string();
+    has_any = name != "lock" && !name.starts_with("lock.");  // the latter: one that is being made
+  }
   require(!error, path, ": can't be read: ", error.message());
   return has_any;
 }

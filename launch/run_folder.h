@@ -31,11 +31,6 @@ struct RunFolder {
 RunFolder open_run_folder(const config::Config& config, const Places& places,
                           const RunLockOptions& options = {});
 
-// As `never`, without a lock. Makes an empty folder with all those above it. One that holds
-// something already is renamed to FOLDER.N, with the smallest free N from 1, and the line that says
-// so is returned; otherwise "". Throws Error with the path, also where FOLDER is not a folder.
-std::string make_run_folder(const std::string& folder);
-
 // Renames checkpoints in FOLDER/checkpoints of later steps than `step` to step-NNNNNNNN.M, with the
 // smallest free M from 1, and returns a line for each. For a run that goes on from `step`: what is
 // later is of another course of the run, or could not be read, and must not be gone on from next.

@@ -95,12 +95,21 @@ void Saver::save(CheckpointFacts facts) {
   }
   failure = share_text(mesh_.communicator(), "checkpoint", failure);
   if (!failure.empty()) return end(failure);
-  const PurposeScope of_part("checkpoint");
-  const bool is_async = config_.checkpoint().async();
-  writer_.write(folder_ + being_written,
-                pieces_of(learner_.state(), is_async ? &copies_ : nullptr));
+  const std::vector<StateTensor> state = learner_.state();
+  bool has_copies = config_.checkpoint().async();
+  std::vector<SavedPiece> pieces;
+  try {
+    const PurposeScope of_part("checkpoint");
+    pieces = pieces_of(state, has_copies ? &copies_ : nullptr);
+  } catch (const Error&) {  // no memory for copies: training waits
+    if (!has_copies) throw;
+    has_copies = false;
+    copies_.clear();
+    pieces = pieces_of(state);
+  }
+  writer_.write(folder_ + being_written, std::move(pieces));
   phase_ = Phase::parts;
-  if (!is_async) finish();
+  if (some_rank(!has_copies)) finish();
 }
 
 void Saver::poll() {

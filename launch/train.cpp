@@ -65,6 +65,7 @@ Start decide(const config::Config& given, const Data& data,
   check_same_data(facts.texts.at("data"), chosen.folder, data, places);
   start.config = std::move(resumption.config);
   start.step = facts.counts.at("step");
+  if (start.is_finished()) return start;
   const std::string changes = in_words(resumption.changed);
   start.lines.push_back("goes on from step " + std::to_string(start.step) + ": " + chosen.folder +
                         (changes.empty() ? "" : " (" + changes + ")"));
@@ -103,6 +104,7 @@ void prepare_folder(const Start& start, std::optional<Reporter>& reporter) {
 
 int train(const config::Config& given, const Mpi* mpi, const TrainOptions& options) {
   check_supported(given, options.places);
+  if (!options.profile.empty()) profiled_steps(options.profile, given.train().steps());
   at_key(options.places, "parallel.ranks", [&] { check_ranks(given, this_machine(given, mpi)); });
   const Data data(given, options.places);
   const bool is_first = mpi == nullptr || mpi->rank() == 0;
@@ -120,6 +122,9 @@ int train(const config::Config& given, const Mpi* mpi, const TrainOptions& optio
     }
     return 0;
   }
+  ProfiledSteps profiled;
+  if (!options.profile.empty())
+    profiled = profiled_steps(options.profile, config.train().steps(), start.step);
   std::optional<Reporter> reporter;
   if (is_first) {
     start.lines.insert(start.lines.begin(), folder.lines.begin(), folder.lines.end());
@@ -129,8 +134,7 @@ int train(const config::Config& given, const Mpi* mpi, const TrainOptions& optio
   const SignalScope signals;
   CheckpointWriter writer(mpi != nullptr ? mpi->rank() : 0, mpi != nullptr ? mpi->rank() : 0,
                           mpi != nullptr ? 1 : int(config.parallel().ranks()));
-  const TrainerParts parts{config,          data, mpi, writer, folder.lock.get(), start.folder,
-                           options.profiled};
+  const TrainerParts parts{config, data, mpi, writer, folder.lock.get(), start.folder, profiled};
   int ended_by = 0;
   const auto run_rank = [&](Communicator& communicator) {
     const bool is_rank_0 = communicator.rank() == 0;

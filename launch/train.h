@@ -2,17 +2,17 @@
 #pragma once
 
 #include <functional>
+#include <string>
 
 #include "launch/config.h"
 #include "launch/config_fill.h"
-#include "launch/profile.h"
 #include "parallel/mpi.h"
 
 namespace pf {
 
 struct TrainOptions {
   Places places = {"configuration", {}};  // of the keys, for errors
-  ProfiledSteps profiled;
+  std::string profile;                    // of --profile: see profiled_steps(); empty: none
   std::function<void()> on_begin;  // data and run folder are there: what fails from now on is no
                                    // wrong input
 };

@@ -36,15 +36,20 @@ void on_thread_ranks(const Layout& layout, const std::function<void(const Mesh&)
   });
 }
 
+StepOutcome descend(SmallModel& model, const Samples& samples, int step) {
+  StepOutcome outcome = model.step(samples, step);
+  model.descend(lr / std::max(1.0, outcome.norm));
+  model.transformer().update_biases(outcome.expert_counts);
+  return outcome;
+}
+
 Descent descend(const Recipe& recipe, const Samples& samples, const Layout& layout, int steps) {
   Descent out;
   on_thread_ranks(layout, [&](const Mesh& mesh) {
     SmallModel model(recipe, mesh, samples.length);
     std::vector<StepOutcome> outcomes;
     for (int step = 0; step < steps; ++step) {
-      outcomes.push_back(model.step(samples, step));
-      model.descend(lr / std::max(1.0, outcomes.back().norm));
-      model.transformer().update_biases(outcomes.back().expert_counts);
+      outcomes.push_back(descend(model, samples, step));
       if (mesh.rank() != 0) outcomes.clear();
     }
     auto weights = model.weights();

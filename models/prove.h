@@ -16,6 +16,8 @@ struct Descent {
 // Runs body on the thread ranks of a layout, each with a CPU of its own.
 void on_thread_ranks(const Layout& layout, const std::function<void(const Mesh&)>& body);
 
+// A step of a descent, with number `step` from 0 on.
+StepOutcome descend(SmallModel& model, const Samples& samples, int step);
 // On thread ranks.
 Descent descend(const Recipe& recipe, const Samples& samples, const Layout& layout, int steps = 3);
 

@@ -76,6 +76,13 @@ std::vector<SavedPiece> pieces_of(std::span<const StateTensor> state, std::vecto
   return pieces;
 }
 
+std::int64_t written_bytes(std::span<const StateTensor> state) {
+  std::int64_t sum = 0;
+  for (const StateTensor& t : state)
+    if (t.is_written) sum += (t.end - t.begin) * std::int64_t(size_of(t.parameter->type()));
+  return sum;
+}
+
 void read_state(const Checkpoint& checkpoint, std::span<const StateTensor> state) {
   for (const StateTensor& t : state) {
     const Tensor x = t.state.load();

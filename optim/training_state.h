@@ -26,9 +26,11 @@ std::vector<StateTensor> training_state(const Mesh& mesh, const Gradients& gradi
                                         const Optimizer* optimizer, const Visit& visit);
 
 // Of what this rank writes: the tensors themselves (of states in a file, copies), or, with
-// `copies`, which are empty at first and used again later, copies of all.
+// `copies`, which are empty at first and used again later, copies of all. Throws Error where there
+// is no memory for them.
 std::vector<SavedPiece> pieces_of(std::span<const StateTensor> state,
                                   std::vector<Tensor>* copies = nullptr);
+std::int64_t written_bytes(std::span<const StateTensor> state);
 
 // Reads each from a verified checkpoint of any layout; Gradients::share_values() comes next. Throws
 // Error naming a tensor that is not there or is not alike.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <string_view>
 
 #include "core/error.h"
 #include "parallel/checkpoint_format.h"
@@ -10,6 +11,8 @@
 
 namespace pf {
 namespace {
+
+constexpr std::size_t digits_at = std::string_view("part-").size();
 
 class MasterReader {
  public:
@@ -165,9 +168,9 @@ class MasterReader {
   }
 
   int part_number(const std::string& file, const std::string& name) const {
-    const std::size_t at = file.find_first_of("123456789");
+    const std::string_view digits = std::string_view(file).substr(std::min(file.size(), digits_at));
     int number = 0;
-    if (at != std::string::npos) std::from_chars(&file[at], file.data() + file.size(), number);
+    std::from_chars(digits.data(), digits.data() + digits.size(), number);
     require(file == checkpoint_part(number), path_, ": ", name, " is in a file ", file);
     return number;
   }

@@ -17,8 +17,8 @@ namespace {
 using Json = nlohmann::json;
 
 TEST(Profile, StepsAreOneOrARange) {
-  const auto steps = [](const std::string& text, std::int64_t all) {
-    const ProfiledSteps found = profiled_steps(text, all);
+  const auto steps = [](const std::string& text, std::int64_t all, std::int64_t before = 0) {
+    const ProfiledSteps found = profiled_steps(text, all, before);
     return std::to_string(found.first) + '-' + std::to_string(found.last);
   };
   EXPECT_EQ(steps("4", 9), "4-4");
@@ -26,6 +26,10 @@ TEST(Profile, StepsAreOneOrARange) {
   EXPECT_EQ(steps("auto", 100), "3-5");
   EXPECT_EQ(steps("auto", 4), "2-4");
   EXPECT_EQ(steps("auto", 1), "1-1");
+  EXPECT_EQ(steps("auto", 100, 50), "53-55");
+  EXPECT_EQ(steps("auto", 52, 50), "51-52");
+  EXPECT_EQ(steps("51", 52, 50), "51-51");
+  EXPECT_THROW(profiled_steps("50-51", 52, 50), Error);
   for (const char* wrong :
        {"", "x", "3-", "-3", "3-5x", "5-3", "0", "3-10", "99999999999999999999"})
     EXPECT_THROW(profiled_steps(wrong, 9), Error) << wrong;

@@ -73,7 +73,7 @@ class ResumedRun : public testing::Test {
     EXPECT_TRUE(contains(resumed.out, "goes on from step 3: runs/" + cut)) << resumed.out;
     // The shorter run was evaluated at its end.
     std::vector<std::string> found = steps(cut);
-    ASSERT_EQ(found.size(), 8u);
+    ASSERT_EQ(found.size(), 9u);
     found.erase(found.begin() + 4);
     EXPECT_EQ(found, steps(whole));
     EXPECT_EQ(tensors_of(folder_of(cut, 5)), tensors_of(folder_of(whole, 5)));

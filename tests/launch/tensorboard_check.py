@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Compares a run's event file, as the tensorboard package reads it, with its metrics.jsonl.
+"""Compares a run's event files, as the tensorboard package reads them, with its metrics.jsonl.
 
 tensorboard_check.py RUN
 """
 
-import glob
 import json
 import math
 import sys
@@ -68,8 +67,7 @@ def expected(run):
 
 
 def main(run):
-    (path,) = glob.glob(f"{run}/events.out.tfevents.*")
-    events = EventAccumulator(path, size_guidance={"scalars": 0, "histograms": 0}).Reload()
+    events = EventAccumulator(run, size_guidance={"scalars": 0, "histograms": 0}).Reload()
     wanted = expected(run)
     scalars = {t: {e.step: e.value for e in events.Scalars(t)} for t in events.Tags()["scalars"]}
     histograms = {
