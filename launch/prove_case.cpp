@@ -152,7 +152,7 @@ Proof prove(const config::Config& config) {
   if (!proof.holds() || config.checkpoint().every() == 0) return proof;
   const Proof of_files = prove_going_on(config, one_rank);
   proof.worst.add(of_files.worst.distance, of_files.worst.where);
-  proof.error = of_files.error;
+  if (!of_files.error.empty()) proof.error = "checkpoints: " + of_files.error;
   return proof;
 }
 
