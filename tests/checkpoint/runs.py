@@ -7,7 +7,7 @@ MPIRUN = ["mpirun", "--quiet", "--oversubscribe", "--bind-to", "none", "--mca", 
 # In the environment of all runs of this process, and of what they start.
 MARK = f"PENTAFOLD_TEST_RUN={os.getpid()}-".encode()
 # Nothing may take longer, a start and the end of killed ranks among it.
-PATIENCE_S = 60
+PATIENCE_S = 120
 # What a run's folder may hold when nothing runs.
 WANTED_FILES = re.compile(r"config\.yaml|metrics\.jsonl|events\.out\.tfevents\..*|checkpoints/step-\d{8}/"
                           r"(part-\d{5}\.h5|checkpoint\.h5|checksums\.xxh128)")
