@@ -1,8 +1,8 @@
 #include "launch/checkpoint_values.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "core/backend.h"
@@ -24,7 +24,7 @@ class Reader {
 
   // [elements of the box], until the next call.
   Tensor read(const Block& box) const {
-    const Tensor values = buffer_.rows(0, box.extents.size());
+    Tensor values = buffer_.rows(0, box.extents.size());
     checkpoint_.read(tensor_.name, tensor_.shape, box, values);
     return values;
   }
@@ -53,6 +53,13 @@ void with_values(const Tensor& x, F action) {
     action(x.data<float>(), x.size());
 }
 
+bool is_same(double a, double b) {
+  return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b);
+}
+bool is_same(float a, float b) {
+  return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b);
+}
+
 // What was seen so far of two tensors.
 struct Seen {
   std::int64_t different = 0;
@@ -64,7 +71,7 @@ struct Seen {
       const double x = a[i], y = b[i];
       for (const double value : {x, y})
         if (std::isfinite(value)) largest = std::max(largest, std::fabs(value));
-      if (std::memcmp(a + i, b + i, sizeof(T)) == 0) continue;
+      if (is_same(a[i], b[i])) continue;
       ++different;
       const double apart = std::fabs(x - y);
       if (!std::isnan(apart))
