@@ -69,7 +69,7 @@ int show(const std::vector<std::string>& arguments, int& failure) {
 bool is_whole(const std::string& folder) {
   std::string wrong;
   const auto note = [&](const Error& error) {
-    wrong += fmt::format("{}: damaged: {}\n", folder, error.what());
+    wrong += fmt::format("damaged: {}\n", error.what());
   };
   try {
     const Checkpoint checkpoint(folder);

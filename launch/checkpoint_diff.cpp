@@ -107,10 +107,12 @@ class TensorComparison {
 
   bool is_equal() const { return different_ + in_one_ == 0; }
 
-  std::string text() const {
-    std::string text =
-        lines_.empty() ? "" : "tensors (distances relative to a tensor's largest value)\n" + lines_;
-    text += fmt::format("{} tensor{} equal bit by bit", equal_, equal_ == 1 ? "" : "s");
+  std::string lines() const {
+    return lines_.empty() ? "" : "tensors (distances by a tensor's largest value)\n" + lines_;
+  }
+
+  std::string summary() const {
+    std::string text = fmt::format("{} tensor{} equal bit by bit", equal_, equal_ == 1 ? "" : "s");
     if (different_ > 0) text += fmt::format(", {} differ", different_);
     if (!farthest_.empty()) text += fmt::format(", most {} by {:.2g}", farthest_, largest_);
     if (in_one_ > 0) text += fmt::format(", {} in one alone", in_one_);
@@ -146,9 +148,10 @@ CheckpointDifference difference_of(const Checkpoint& a, const Checkpoint& b, boo
   const std::string steps = a.step() == b.step()
                                 ? fmt::format("step {}", a.step())
                                 : fmt::format("steps {} and {}", a.step(), b.step());
-  return {facts_text(a, b) +
-              fmt::format("{}: {}; {}\n", is_equal ? "equal" : "different", steps, tensors.text()),
-          is_equal};
+  return {
+      facts_text(a, b) + tensors.lines() +
+          fmt::format("{}: {}; {}\n", is_equal ? "equal" : "different", steps, tensors.summary()),
+      is_equal};
 }
 
 }  // namespace pf

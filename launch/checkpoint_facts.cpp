@@ -121,7 +121,7 @@ std::string time_of(const Checkpoint& checkpoint) {
 ConfigWords config_words(const Checkpoint& checkpoint) {
   try {
     const config::Config config =
-        parse_config(text_in(checkpoint, "config"), "run.yaml", {}, {.is_for_layout = true});
+        parse_resolved(text_in(checkpoint, "config"), checkpoint.folder());
     return {text_of(layout_of(config), config.parallel().zero()),
             config::Run::Precision_Name(config.run().precision())};
   } catch (const Error&) {

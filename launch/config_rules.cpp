@@ -240,10 +240,10 @@ void check_schedule(const config::Config& config, const Places& places) {
 }
 
 // What fits a pattern, and how wide it is, only the model knows: it is made without values.
-void check_lora(const config::Config& config, const Places& places) {
+void check_trained(const config::Config& config, const Places& places) {
   const config::Train& train = config.train();
-  if (!train.has_lora()) return;
-  if (!train.freeze().empty())
+  if (!train.has_lora() && train.freeze().empty()) return;
+  if (train.has_lora() && !train.freeze().empty())
     places.fail("train.freeze", "found '" + printable(train.freeze()) +
                                     "', but train.lora freezes all but what it adds; leave one "
                                     "of them out");
@@ -265,7 +265,7 @@ void check_rules(const config::Config& config, const Places& places) {
   check_layout(config, places);
   check_recompute(config, places);
   check_cluster(config.cluster(), places);
-  check_lora(config, places);
+  check_trained(config, places);
 }
 
 void check_steps(const config::Config& config, const Places& places) {

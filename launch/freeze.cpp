@@ -52,20 +52,24 @@ bool fits(std::string_view pattern, std::string_view text) {
   }
 }
 
-void freeze(const std::string& patterns, const std::string& key,
-            const std::function<void(const Visitor&)>& visit) {
+void freeze(const std::string& patterns, const std::function<void(const Visitor&)>& visit,
+            const Complain& complain) {
   if (patterns.empty()) return;
   std::vector<Parameter*> parameters;
   visit({.parameter = [&](Parameter& w) { parameters.push_back(&w); }});
   for (const std::string& pattern : split_patterns(patterns)) {
     const std::vector<Parameter*> found = fitting(pattern, parameters);
-    require(!found.empty(), key, ": found '", printable(pattern),
-            "', which no parameter's name fits; nearest: ", nearest_name(pattern, parameters));
+    if (found.empty() && complain)
+      complain("train.freeze", "found '" + printable(pattern) +
+                                   "', which no parameter's name fits; nearest: " +
+                                   nearest_name(pattern, parameters));
     for (Parameter* w : found) w->freeze();
   }
-  require(std::ranges::any_of(parameters, [](const Parameter* w) { return w->is_trainable(); }),
-          key, ": found '", printable(patterns), "', which freezes all ", parameters.size(),
-          " parameters; wanted some to train");
+  if (complain &&
+      std::ranges::none_of(parameters, [](const Parameter* w) { return w->is_trainable(); }))
+    complain("train.freeze", "found '" + printable(patterns) + "', which freezes all " +
+                                 std::to_string(parameters.size()) +
+                                 " parameters; wanted some to train");
 }
 
 }  // namespace pf

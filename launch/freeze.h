@@ -23,9 +23,13 @@ std::vector<Parameter*> fitting(const std::string& pattern,
 const std::string& nearest_name(const std::string& pattern,
                                 const std::vector<Parameter*>& parameters);
 
-// Freezes each parameter whose name fits one of `patterns`, which have commas between them. Throws
-// Error, calling the patterns `key`, for one that no name fits, and if nothing is left to train.
-void freeze(const std::string& patterns, const std::string& key,
-            const std::function<void(const Visitor&)>& visit);
+// Throws Error that says what is wrong with a key. Empty where a part of a model is shown, a
+// stage's: what fits nothing there may fit elsewhere.
+using Complain = std::function<void(const std::string& key, const std::string& text)>;
+
+// Freezes each parameter whose name fits one of `patterns`, which have commas between them.
+// Complains of train.freeze for one that no name fits, and if nothing is left to train.
+void freeze(const std::string& patterns, const std::function<void(const Visitor&)>& visit,
+            const Complain& complain);
 
 }  // namespace pf

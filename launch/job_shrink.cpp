@@ -9,7 +9,6 @@
 
 #include "core/error.h"
 #include "launch/job_facts.h"
-#include "launch/lora.h"
 #include "launch/prove_layouts.h"
 #include "launch/run_mesh.h"
 #include "models/transformer.h"
@@ -164,11 +163,7 @@ bool matters(const std::string& key, const config::Config& job) {
 bool is_like(const config::Config& config, const Facts& facts) {
   try {
     if (facts_of(config) != facts) return false;
-    if (!config.train().freeze().empty())
-      model_size(config.model(), config.data().sequence(), [&](Transformer& model) {
-        choose_trained(config.train(), [&](const Visitor& visitor) { model.visit(visitor); });
-      });
-  } catch (const Error&) {  // stages without layers, patterns of layers that are gone
+  } catch (const Error&) {  // stages without layers
     return false;
   }
   return refusal(config).empty();

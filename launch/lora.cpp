@@ -4,9 +4,6 @@
 #include <sstream>
 #include <vector>
 
-#include "core/error.h"
-#include "launch/freeze.h"
-
 namespace pf {
 namespace {
 
@@ -21,7 +18,7 @@ void add_adapters(const config::Lora& config, const std::function<void(const Vis
              }});
   for (const std::string& pattern : split_patterns(config.on())) {
     const std::vector<Parameter*> found = fitting(pattern, matrices);
-    if (found.empty())
+    if (found.empty() && complain)
       complain("train.lora.on",
                "found '" + pattern +
                    "', which no matrix's name fits (norms, biases and embeddings are none); "
@@ -32,7 +29,7 @@ void add_adapters(const config::Lora& config, const std::function<void(const Vis
       std::ostringstream text;
       text << "found " << config.rank() << ", wanted at most " << most << ": " << w->name()
            << " is " << w->whole() << "; a lower rank, or another train.lora.on";
-      if (config.rank() > most) complain("train.lora.rank", text.str());
+      if (config.rank() > most && complain) complain("train.lora.rank", text.str());
       if (std::ranges::find(chosen, w) == chosen.end()) chosen.push_back(w);
     }
   }
@@ -47,13 +44,11 @@ void choose_trained(const config::Train& config, const std::function<void(const 
   if (config.has_lora())
     add_adapters(config.lora(), visit, complain);
   else
-    freeze(config.freeze(), "train.freeze", visit);
+    freeze(config.freeze(), visit, complain);
 }
 
 void choose_trained(const config::Train& config, const std::function<void(const Visitor&)>& visit) {
-  choose_trained(config, visit, [](const std::string& key, const std::string& text) {
-    require(false, key, ": ", text);
-  });
+  choose_trained(config, visit, {});
 }
 
 }  // namespace pf

@@ -3,15 +3,18 @@
 #include <fmt/format.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <filesystem>
 #include <limits>
+#include <mutex>
 #include <optional>
+#include <system_error>
 #include <vector>
 
 #include "core/error.h"
 #include "core/philox.h"
-#include "launch/config_rules.h"
 #include "launch/dice.h"
 #include "launch/learner.h"
 #include "launch/prove_optimizers.h"
@@ -19,12 +22,14 @@
 #include "launch/signals.h"
 #include "launch/terminal.h"
 #include "optim/training_state.h"
+#include "parallel/checkpoint_boxes.h"
 #include "parallel/checkpoint_files.h"
 
 namespace pf {
 namespace {
 
 constexpr int steps = 3, saved_step = 2;
+constexpr std::size_t parts_of_trial = 3;
 constexpr std::int64_t most_ranks = 8;
 constexpr std::uint32_t stream = 7;  // of draws
 
@@ -33,7 +38,8 @@ class ScratchFolder {
  public:
   ScratchFolder() {
     std::string path = (std::filesystem::temp_directory_path() / "pentafold-prove-XXXXXX").string();
-    require(mkdtemp(path.data()) != nullptr, path, ": can't be made");
+    require(mkdtemp(path.data()) != nullptr, path,
+            ": can't be made: ", std::generic_category().message(errno));
     path_ = path;
   }
   ~ScratchFolder() {
@@ -49,20 +55,40 @@ class ScratchFolder {
   std::string path_;
 };
 
-// A checkpoint of which each rank writes a part of its own.
+// What all ranks save.
+class SavedPieces {
+ public:
+  // Each rank calls.
+  void add(std::span<const StateTensor> state) {
+    const std::lock_guard lock(mutex_);
+    for (SavedPiece& piece : pieces_of(state)) {
+      const Tensor copy = Tensor::empty(piece.data.shape(), piece.data.dtype(), device_);
+      backend(copy).copy(copy, piece.data);
+      piece.data = copy;
+      all_.push_back(std::move(piece));
+    }
+  }
+  const std::vector<SavedPiece>& all() const { return all_; }
+
+ private:
+  Device device_{make_cpu_backend(1)};
+  std::mutex mutex_;
+  std::vector<SavedPiece> all_;
+};
+
+// Files of them.
 class TrialCheckpoint {
  public:
-  explicit TrialCheckpoint(const config::Config& layout)
-      : parts_(std::size_t(layout.parallel().ranks())) {}
-
-  // Each rank calls.
-  void write(const Mesh& mesh, std::span<const StateTensor> state) {
+  explicit TrialCheckpoint(const SavedPieces& saved) {
+    std::vector<std::vector<SavedPiece>> pieces(parts_of_trial);
+    for (std::size_t i = 0; i < saved.all().size(); ++i)
+      pieces[i % parts_of_trial].push_back(saved.all()[i]);
     const std::atomic<bool> is_given_up = false;
-    parts_[std::size_t(mesh.rank())] =
-        write_part(folder_.path(), mesh.rank(), pieces_of(state), is_given_up);
-  }
-  void finish(int step) {
-    write_master(folder_.path(), {{{"step", step}, {"optimizer_steps", step}}, {}, {}}, parts_);
+    std::vector<PartFile> parts;
+    for (const std::vector<SavedPiece>& of_part : pieces)
+      parts.push_back(write_part(folder_.path(), int(parts.size()), of_part, is_given_up));
+    write_master(folder_.path(), {{{"step", saved_step}, {"optimizer_steps", saved_step}}, {}, {}},
+                 parts);
     checkpoint_.emplace(folder_.path());
     for (int part = 0; part < checkpoint_->parts(); ++part) checkpoint_->verify(part);
   }
@@ -70,9 +96,27 @@ class TrialCheckpoint {
 
  private:
   ScratchFolder folder_;
-  std::vector<PartFile> parts_;
   std::optional<Checkpoint> checkpoint_;
 };
+
+// Whole tensors by name, NaN where no rank saves them.
+using Content = std::map<std::string, Numbers>;
+
+Content content_of(const SavedPieces& saved) {
+  Content content;
+  for (const SavedPiece& piece : saved.all()) {
+    Numbers& whole = content[piece.tensor];
+    whole.resize(std::size_t(piece.whole.size()), std::numeric_limits<double>::quiet_NaN());
+    const Numbers data = piece.data.to_vector<double>();
+    auto from = data.begin();
+    for (const Block& box : boxes_of(piece.block, piece.begin, piece.end))
+      for (const Run& run : runs_of(box, box, {{}, piece.whole})) {
+        std::copy_n(from, run.size, whole.begin() + run.to);
+        from += run.size;
+      }
+  }
+  return content;
+}
 
 // What is not restored is seen.
 void forget(std::span<const StateTensor> state, const Visit& visit) {
@@ -89,7 +133,7 @@ void forget(std::span<const StateTensor> state, const Visit& visit) {
 
 Descent interrupted(const config::Config& first, const config::Config& second) {
   const Samples samples = samples_of(first);
-  TrialCheckpoint saved(first);
+  SavedPieces saved;
   Descent out;
   const auto run = [&](const Mesh& mesh, SmallModel& model, int from, int to) {
     for (int step = from; step < to; ++step) {
@@ -101,15 +145,15 @@ Descent interrupted(const config::Config& first, const config::Config& second) {
     SmallModel model(recipe_of(first), mesh, samples.length);
     const auto visit = [&](const Visitor& visitor) { model.transformer().visit(visitor); };
     run(mesh, model, 0, saved_step);
-    saved.write(mesh, training_state(mesh, model.gradients(), nullptr, visit));
+    saved.add(training_state(mesh, model.gradients(), nullptr, visit));
   });
-  saved.finish(saved_step);
+  const TrialCheckpoint files(saved);
   on_thread_ranks(layout_of(second), [&](const Mesh& mesh) {
     SmallModel model(recipe_of(second), mesh, samples.length);
     const auto visit = [&](const Visitor& visitor) { model.transformer().visit(visitor); };
     const auto state = training_state(mesh, model.gradients(), nullptr, visit);
     forget(state, visit);
-    read_state(*saved, state);
+    read_state(*files, state);
     model.gradients().share_values();
     model.gradients().wait_for_values();
     run(mesh, model, saved_step, steps);
@@ -128,15 +172,14 @@ std::vector<std::vector<double>> expert_counts(const MoeLayers& layers, int step
   return counts;
 }
 
-// Steps [from, to) of a rank whose Learner has the optimizer, from `saved` if that is there, to
-// `next`.
+// Steps [from, to) of a rank whose Learner has the optimizer, from `saved` if that is there.
 void take_steps(const config::Config& config, const Mesh& mesh, int from, int to,
-                const TrialCheckpoint* saved, TrialCheckpoint& next) {
+                const Checkpoint* saved, SavedPieces& end) {
   Learner learner(config, mesh, [](std::int64_t, std::int64_t) { return Windows(); });
   const auto visit = [&](const Visitor& visitor) { learner.model().visit(visitor); };
   if (saved != nullptr) {
     forget(learner.state(), visit);
-    learner.restore(**saved);
+    learner.restore(*saved);
   }
   const Sharing sharing = sharing_of(config);
   for (int step = from; step < to; ++step) {
@@ -146,19 +189,7 @@ void take_steps(const config::Config& config, const Mesh& mesh, int from, int to
                            expert_counts(learner.model().moe_layers(), step));
     learner.gradients().wait_for_values();
   }
-  next.write(mesh, learner.state());
-}
-
-// Whole, by name.
-std::map<std::string, Numbers> content_of(const Checkpoint& checkpoint) {
-  Device device(make_cpu_backend(1));
-  std::map<std::string, Numbers> all;
-  for (const SavedTensor& t : checkpoint.tensors()) {
-    const Tensor x = Tensor::empty(t.shape, t.type, device);
-    checkpoint.read(t.name, t.shape, {{}, t.shape}, x);
-    all[t.name] = x.to_vector<double>();
-  }
-  return all;
+  end.add(learner.state());
 }
 
 config::Config with(config::Config config, config::Optimizer::Kind kind) {
@@ -167,26 +198,52 @@ config::Config with(config::Config config, config::Optimizer::Kind kind) {
   return config;
 }
 
-// All that training would go on from after the last step.
-std::map<std::string, Numbers> trained(const config::Config& config) {
-  TrialCheckpoint end(config);
+// What training would go on from after the last step.
+Content trained(const config::Config& config) {
+  SavedPieces end;
   on_thread_ranks(layout_of(config),
                   [&](const Mesh& mesh) { take_steps(config, mesh, 0, steps, nullptr, end); });
-  end.finish(steps);
-  return content_of(*end);
+  return content_of(end);
 }
 
-std::map<std::string, Numbers> trained(const config::Config& first, const config::Config& second) {
-  TrialCheckpoint saved(first), end(second);
+Content trained(const config::Config& first, const config::Config& second) {
+  SavedPieces saved, end;
   on_thread_ranks(layout_of(first), [&](const Mesh& mesh) {
     take_steps(first, mesh, 0, saved_step, nullptr, saved);
   });
-  saved.finish(saved_step);
+  const TrialCheckpoint files(saved);
   on_thread_ranks(layout_of(second), [&](const Mesh& mesh) {
-    take_steps(second, mesh, saved_step, steps, &saved, end);
+    take_steps(second, mesh, saved_step, steps, &*files, end);
   });
-  end.finish(steps);
-  return content_of(*end);
+  return content_of(end);
+}
+
+// One rank that nobody interrupts.
+struct OneRank {
+  const Descent& descent;
+  std::map<config::Optimizer::Kind, Content> optimizers = {};
+
+  OneRank(const config::Config& config, const Descent& of_descent) : descent(of_descent) {
+    for (const config::Optimizer::Kind kind : proven_optimizers)
+      optimizers[kind] = trained(with(on_one_rank(config), kind));
+  }
+};
+
+Proof prove_going_on(const config::Config& config, const OneRank& one_rank) {
+  const config::Config second = layout_to_go_on(config);
+  Proof proof;
+  const auto add = [&](const Difference& found, const std::string& of) {
+    proof.worst.add(found.distance, of + found.where + "; " + axes_text(second) + " goes on");
+  };
+  try {
+    add(difference(one_rank.descent, interrupted(config, second)), "");
+    for (const auto& [kind, content] : one_rank.optimizers)
+      add(difference(content, trained(with(config, kind), with(second, kind))),
+          std::string(name_of(kind)) + "'s ");
+  } catch (const Error& error) {
+    proof.error = error.what() + ("; " + axes_text(second) + " goes on");
+  }
+  return proof;
 }
 
 }  // namespace
@@ -201,40 +258,27 @@ config::Config layout_to_go_on(const config::Config& config) {
   parallel.set_ranks(1 + dice.below(most_ranks));
   parallel.set_zero(dice.below(4));
   parallel.set_zero_shard(0);
-  // Choices that are counted together are the model's.
-  config::Moe* moe = config.model().has_moe() ? other.mutable_model()->mutable_moe() : nullptr;
-  if (moe != nullptr && counts_groups(moe->balance()) && moe->balance().group() == 0)
-    moe->mutable_balance()->set_group(data_parallel_size(config));
   const LayoutsOfModel layouts = layouts_of(other, {});
   return layouts.legal.empty() ? on_one_rank(config) : dice.one_of(layouts.legal);
 }
 
 Proof prove_going_on(const config::Config& config, const Descent& one_rank) {
-  Proof proof;
   try {
-    const config::Config second = layout_to_go_on(config);
-    const auto add = [&](const Difference& found, const std::string& of) {
-      proof.worst.add(found.distance, of + found.where + ", " + axes_text(second) + " goes on");
-    };
-    add(difference(one_rank, interrupted(config, second)), "");
-    for (const config::Optimizer::Kind kind : proven_optimizers)
-      add(difference(trained(with(on_one_rank(config), kind)),
-                     trained(with(config, kind), with(second, kind))),
-          std::string(name_of(kind)) + "'s ");
+    return prove_going_on(config, OneRank(config, one_rank));
   } catch (const Error& error) {
-    proof.error = std::string("checkpoint: ") + error.what();
+    return {{}, std::string("one rank: ") + error.what()};
   }
-  return proof;
 }
 
 int prove_going_on(const LayoutsOfModel& layouts, const Descent& one_rank) {
   const SignalScope signals;  // scratch folders go
+  const OneRank alone(layouts.legal.front(), one_rank);
   Proof worst;
   const config::Config* where = nullptr;
   std::size_t failed = 0;
   for (const config::Config& layout : layouts.legal) {
     if (pending_signal() != 0) return 128 + pending_signal();
-    const Proof proof = prove_going_on(layout, one_rank);
+    const Proof proof = prove_going_on(layout, alone);
     failed += proof.holds() ? 0 : 1;
     if (!worst.error.empty()) continue;
     if (proof.error.empty() && proof.worst.distance < worst.worst.distance) continue;

@@ -25,8 +25,9 @@ class Saver {
   Saver(const Saver&) = delete;
   Saver& operator=(const Saver&) = delete;
 
-  // Of all ranks: begins to save the weights as they are after facts.counts["step"] steps; where
-  // checkpoint.async is false, ends that too. One that is under way ends first.
+  // Of all ranks: begins to save the weights as they are after facts.counts["step"] steps, with the
+  // facts of rank 0; where checkpoint.async is false, ends that too. One that is under way ends
+  // first.
   void save(CheckpointFacts facts);
   // Of all ranks, after each step: goes on with what is under way, without a wait.
   void poll();

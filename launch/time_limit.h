@@ -11,7 +11,7 @@ constexpr int time_limit_code = 75;
 // Seconds.
 struct TimeSpent {
   double since_start = 0;                // of the process
-  double slowest_step = 0;               // of the last few, with what lies between two steps
+  double slowest_step = 0;               // with what lies between two steps
   std::optional<double> last_save = {};  // that the last checkpoint took until it was whole
 };
 

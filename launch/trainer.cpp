@@ -110,10 +110,7 @@ Trainer::Trainer(const TrainerParts& parts, Communicator& communicator, Reporter
 // Asked at the end of a step.
 int Trainer::wants_end() const {
   if (reporter_ == nullptr) return pending_signal();
-  const auto begin = step_seconds_.end() - std::min<std::ptrdiff_t>(10, std::ssize(step_seconds_));
-  TimeSpent spent{.since_start = seconds_since_process_start()};
-  if (begin != step_seconds_.end())
-    spent.slowest_step = *std::max_element(begin, step_seconds_.end());
+  TimeSpent spent{.since_start = seconds_since_process_start(), .slowest_step = slowest_step_};
   if (saver_.saved_step() >= 0) spent.last_save = saver_.seconds();
   return must_end(spent, config_.train().time_limit()) ? time_is_up : pending_signal();
 }
@@ -125,6 +122,7 @@ void Trainer::restore(const Checkpoint& checkpoint) {
   losses_ = checkpoint.facts().lists.at("losses");
   summary_.skipped = counts.at("skipped");
   skipped_in_a_row_ = counts.at("skipped_in_a_row");
+  evaluated_step_ = counts.at("evaluated_step");
 }
 
 // After `step` steps.
@@ -137,12 +135,15 @@ void Trainer::save(std::int64_t step) {
                   {"tokens", samples * config_.data().sequence()},
                   {"optimizer_steps", learner_.optimizer_steps()},
                   {"skipped", summary_.skipped},
-                  {"skipped_in_a_row", skipped_in_a_row_}};
-  facts.texts = {{"config", to_yaml(config_)},
-                 {"data", data_.fingerprints()},
-                 {"program", version},
-                 {"layout", text(mesh_.layout())}};
-  facts.lists = {{"losses", losses_}};
+                  {"skipped_in_a_row", skipped_in_a_row_},
+                  {"evaluated_step", evaluated_step_}};
+  if (reporter_ != nullptr) {  // writes them
+    facts.texts = {{"config", to_yaml(config_)},
+                   {"data", data_.fingerprints()},
+                   {"program", version},
+                   {"layout", text(mesh_.layout())}};
+    facts.lists = {{"losses", losses_}};
+  }
   saver_.save(std::move(facts));
   times_.stop();
 }
@@ -228,6 +229,13 @@ int Trainer::run() {
   StepStatistics last;
   int signal = 0;
   const auto begin = Clock::now();
+  const auto is_due = [&](std::int64_t step, std::int64_t every) {
+    return signal == 0 && every > 0 && step % every == 0 && step < steps;
+  };
+  const std::int64_t evaluate_every = config_.train().evaluate_every();
+  // What a signal left out.
+  if (is_due(first_step_, evaluate_every) && evaluated_step_ < first_step_)
+    evaluate(first_step_, false);
   for (std::int64_t step = first_step_; step < steps && signal == 0; ++step) {
     const auto step_begin = Clock::now();
     const bool is_profiled = step + 1 >= profiled_.first && step < profiled_.last;
@@ -260,13 +268,11 @@ int Trainer::run() {
             "the data of samples ", batch.first, " and on");
     signal = last.signal;
     if (trace_ && (signal != 0 || step + 1 == profiled_.last)) end_profile();
-    const auto is_due = [&](std::int64_t every) {
-      return signal == 0 && every > 0 && (step + 1) % every == 0 && step + 1 < steps;
-    };
-    if (is_due(config_.train().evaluate_every())) evaluate(step + 1, false);
-    if (is_due(config_.checkpoint().every())) save(step + 1);
+    if (is_due(step + 1, evaluate_every)) evaluate(step + 1, false);
+    if (is_due(step + 1, config_.checkpoint().every())) save(step + 1);
+    slowest_step_ = std::max(slowest_step_, seconds_since(step_begin));
   }
-  if (signal == 0) evaluate(steps, true);
+  if (summary_.steps == steps) evaluate(steps, true);
   learner_.gradients().wait_for_values();
   save_last(summary_.steps);
   summary_.seconds = seconds_since(begin);
@@ -279,6 +285,7 @@ void Trainer::evaluate(std::int64_t step, bool is_last) {
   const Evaluator evaluator{
       config_, mesh_, data_, learner_.pipeline(), type_of(config_.run().precision()), step};
   heldout_ = evaluator.heldout();
+  evaluated_step_ = step;
   if (reporter_ != nullptr && !heldout_.domains.empty()) reporter_->evaluation(step, heldout_);
   if (is_last && config_.train().sample_bytes() > 0) {
     const std::vector<TextSample> samples = evaluator.samples();

@@ -70,7 +70,8 @@ class Trainer {
   Saver saver_;
   Heldout heldout_;              // the last
   std::int64_t first_step_ = 0;  // of this run of the program
-  std::int64_t skipped_in_a_row_ = 0;
+  std::int64_t skipped_in_a_row_ = 0, evaluated_step_ = 0;
+  double slowest_step_ = 0;  // seconds, with what lies between two steps
   Times times_;
   Summary summary_;
   std::vector<double> losses_, step_seconds_;  // the latter of the steps as large as the last

@@ -140,15 +140,15 @@ class MasterReader {
     index_.tensors.push_back({name, is_f64 ? DType::f64 : DType::f32, shape});
     std::size_t mappings = 0;
     check(H5Pget_virtual_count(creation.id(), &mappings));
-    std::vector<Source>& sources = index_.sources.emplace_back();
+    std::vector<BoxSource>& sources = index_.sources.emplace_back();
     sources.reserve(mappings);
     for (std::size_t number = 0; number < mappings; ++number)
       sources.push_back(source(creation, number, shape.dims(), name));
   }
 
-  Source source(const Hdf5Handle& creation, std::size_t number, int dims,
-                const std::string& name) const {
-    Source source;
+  BoxSource source(const Hdf5Handle& creation, std::size_t number, int dims,
+                   const std::string& name) const {
+    BoxSource source;
     std::array<char, 64> file{};
     check(H5Pget_virtual_filename(creation.id(), number, file.data(), file.size()));
     source.part = part_number(file.data(), name);

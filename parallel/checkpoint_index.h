@@ -12,7 +12,7 @@
 namespace pf {
 
 // A box of a whole tensor, and where it is.
-struct Source {
+struct BoxSource {
   Block box;
   int part = 0;
   std::int64_t at = 0;  // its first element in the part's dataset of the tensor's type
@@ -21,9 +21,9 @@ struct Source {
 struct CheckpointIndex {
   CheckpointFacts facts;
   std::vector<std::int64_t> part_bytes;
-  std::string part_checksums;                // their lines
-  std::vector<SavedTensor> tensors;          // by name
-  std::vector<std::vector<Source>> sources;  // of each
+  std::string part_checksums;                   // their lines
+  std::vector<SavedTensor> tensors;             // by name
+  std::vector<std::vector<BoxSource>> sources;  // of each
 };
 
 // Throws Error naming `path` unless `bytes` are those of a master of a format that is known.

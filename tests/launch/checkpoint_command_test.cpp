@@ -87,8 +87,8 @@ TEST_F(CheckpointCommandTest, ListHasALineForEachCheckpointOldestFirst) {
          {"parallel={ranks: 4, tp: 2, zero: 1}"});
   const Outcome listed = checkpoint("list runs/a");
   EXPECT_EQ(listed.code, 0) << listed.err;
-  const std::size_t first = listed.out.find("step-00000050             50      400    12.8k");
-  const std::size_t second = listed.out.find("step-00000100            100      800    25.6k");
+  const std::size_t first = listed.out.find("step-00000050            50      400    12.8k");
+  const std::size_t second = listed.out.find("step-00000100           100      800    25.6k");
   EXPECT_LT(first, second) << listed.out;
   EXPECT_NE(second, std::string::npos) << listed.out;
   EXPECT_TRUE(contains(listed.out, "4 ranks (tp 2, dp 2, zero 1)\n")) << listed.out;
@@ -103,7 +103,7 @@ TEST_F(CheckpointCommandTest, ListShowsWhatIsDamagedAtAGlance) {
   EXPECT_EQ(listed.code, 0) << listed.err;
   EXPECT_TRUE(contains(listed.out, "step-00000050     damaged: ")) << listed.out;
   EXPECT_TRUE(contains(listed.out, "part-00001.h5: ")) << listed.out;
-  EXPECT_TRUE(contains(listed.out, "step-00000100            100")) << listed.out;
+  EXPECT_TRUE(contains(listed.out, "step-00000100           100")) << listed.out;
 }
 
 TEST_F(CheckpointCommandTest, ShowSaysFactsPartsAndTensorsByKind) {

@@ -175,7 +175,7 @@ TEST_F(Training, ThatFailsSaysSo) {
   const Outcome outcome = run("train run.yaml");
   EXPECT_EQ(outcome.code, 2);
   EXPECT_EQ(outcome.err,
-            "pentafold: run.yaml: run.folder: runs/run: can't be made: Not a directory\n");
+            "pentafold: run.yaml:19: run.folder: runs/run: can't be made: Not a directory\n");
 }
 
 TEST_F(Training, ASignalEndsItAfterAWholeStep) {

@@ -249,7 +249,7 @@ TEST(ConfigFile, AnEndlessOneIsRefused) {
 TEST(ConfigFile, AnEmptyOneIsRefused) {
   const std::string want =
       "run.yaml: the file is empty, wanted a map with run, model, data, train, optimizer, "
-      "parallel, cluster, debug";
+      "parallel, cluster, checkpoint, debug";
   EXPECT_EQ(error_of(""), want);
   EXPECT_EQ(error_of("# nothing\n"), want);
   EXPECT_EQ(error_of("---\n"), want);
@@ -384,8 +384,9 @@ TEST(ConfigValue, AnUnknownNameIsShownWithAllNames) {
 }
 
 TEST(ConfigValue, AScalarForAMapOrAListIsRefused) {
-  EXPECT_EQ(error_of(std::string(small_run) + "run: fast\n"),
-            "run.yaml:19: run: found 'fast', wanted a map with name, folder, seed, precision");
+  EXPECT_EQ(
+      error_of(std::string(small_run) + "run: fast\n"),
+      "run.yaml:19: run: found 'fast', wanted a map with name, folder, seed, precision, resume");
   EXPECT_EQ(error_of("data:\n  sources: english.txt\n"),
             "run.yaml:2: data.sources: found 'english.txt', wanted a list of maps with name, path, "
             "weight");

@@ -37,9 +37,12 @@ struct Weights {
 
   std::string frozen_by(const std::string& patterns) {
     try {
-      freeze(patterns, "train.freeze", [&](const Visitor& visitor) {
+      const auto visit = [&](const Visitor& visitor) {
         visitor.parameter(one);
         visitor.parameter(two);
+      };
+      freeze(patterns, visit, [](const std::string& key, const std::string& text) {
+        throw Error(key + ": " + text);
       });
     } catch (const Error& error) {
       return error.what();
@@ -69,6 +72,16 @@ TEST(Freeze, SomethingIsLeftToTrain) {
   EXPECT_EQ(Weights().frozen_by("layers.0.*, layers.1.norm"),
             "train.freeze: found 'layers.0.*, layers.1.norm', which freezes all 2 parameters; "
             "wanted some to train");
+}
+
+TEST(Freeze, OfAPartOfAModelNothingNeedFitOrBeLeft) {
+  Weights weights;
+  const auto visit = [&](const Visitor& visitor) { visitor.parameter(weights.one); };
+  freeze("embedding", visit, {});
+  EXPECT_TRUE(weights.one.is_trainable());
+  freeze("layers.*", visit, {});
+  EXPECT_FALSE(weights.one.is_trainable());
+  freeze("layers.*", [](const Visitor&) {}, {});
 }
 
 }  // namespace

@@ -28,8 +28,10 @@ class LayoutsInTraining : public testing::Test {
   void SetUp() override { write_small_run(here); }
   Told train(const std::string& arguments) {
     const Outcome outcome =
-        in_shell(here, "$p train run.yaml run.precision=f64 train.steps=3 train.sample_bytes=30 " +
-                           arguments);
+        in_shell(here,
+                 "$p train run.yaml run.precision=f64 train.steps=3 train.sample_bytes=30 "
+                 "checkpoint.every=0 " +
+                     arguments);
     EXPECT_EQ(outcome.code, 0) << outcome.err;
     Told told;
     std::istringstream lines(here.read("runs/run/metrics.jsonl"));

@@ -47,7 +47,8 @@ CutMetrics after_cut(const std::string& text, int step) {
 TEST(MetricsCut, LinesUpToTheStepStayAndItsEvaluationToo) {
   const std::string kept =
       lines_of_steps(1, 2) + evaluation_line(2) + step_line(3) + evaluation_line(3);
-  for (const std::string& later : {std::string(), step_line(4), step_line(4) + evaluation_line(4)}) {
+  for (const std::string& later :
+       {std::string(), step_line(4), step_line(4) + evaluation_line(4)}) {
     const CutMetrics cut = after_cut(kept + later, 3);
     EXPECT_EQ(cut.text, kept);
     EXPECT_EQ(cut.said, "");

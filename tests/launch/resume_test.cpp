@@ -212,6 +212,24 @@ TEST_F(ResumedRun, IsNotLostBySignals) {
   }
 }
 
+TEST_F(ResumedRun, MakesTheEvaluationThatASignalLeftOut) {
+  // Every step is evaluated but the one that a signal ends.
+  const std::string run = "train.evaluate_every=1 ";
+  ASSERT_EQ(in_shell(here, "$p train run.yaml train.sample_bytes=0 train.steps=100000000 " + run +
+                               "& until grep -qs loss runs/run/metrics.jsonl; do sleep 0.05; done; "
+                               "kill -TERM $!; wait $!")
+                .code,
+            143);
+  const std::size_t before = steps("run").size();
+  ASSERT_EQ(before % 2, 1u);
+  const std::size_t step = (before + 1) / 2;
+  const Outcome resumed = train("run", run + "train.steps=" + std::to_string(step + 1));
+  EXPECT_EQ(resumed.code, 0) << resumed.err;
+  const std::vector<std::string> all = steps("run");
+  ASSERT_EQ(all.size(), 2 * (step + 1));
+  EXPECT_TRUE(all[before].starts_with(std::to_string(step) + " {\"english\"")) << all[before];
+}
+
 TEST_F(ResumedRun, LeavesAsManyCheckpointsAsAreKept) {
   ASSERT_EQ(train("run", "train.steps=7 checkpoint.every=2 checkpoint.keep=3").code, 0)
       << here.read("err");
