@@ -1,9 +1,10 @@
 #include "launch/checkpoint_values.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "core/backend.h"
 #include "core/device.h"
@@ -24,7 +25,7 @@ class Reader {
 
   // [elements of the box], until the next call.
   Tensor read(const Block& box) const {
-    const Tensor values = buffer_.rows(0, box.extents.size());
+    Tensor values = buffer_.rows(0, box.extents.size());
     checkpoint_.read(tensor_.name, tensor_.shape, box, values);
     return values;
   }
@@ -53,6 +54,13 @@ void with_values(const Tensor& x, F action) {
     action(x.data<float>(), x.size());
 }
 
+// A NaN is equal to itself, 0 not to -0.
+template <class T>
+bool are_same_bits(T a, T b) {
+  using Bits = std::conditional_t<sizeof(T) == sizeof(std::uint64_t), std::uint64_t, std::uint32_t>;
+  return std::bit_cast<Bits>(a) == std::bit_cast<Bits>(b);
+}
+
 // What was seen so far of two tensors.
 struct Seen {
   std::int64_t different = 0;
@@ -64,7 +72,7 @@ struct Seen {
       const double x = a[i], y = b[i];
       for (const double value : {x, y})
         if (std::isfinite(value)) largest = std::max(largest, std::fabs(value));
-      if (std::memcmp(a + i, b + i, sizeof(T)) == 0) continue;
+      if (are_same_bits(a[i], b[i])) continue;
       ++different;
       const double apart = std::fabs(x - y);
       if (!std::isnan(apart))
