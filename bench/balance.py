@@ -17,7 +17,7 @@ def command(args, kind, seed):
     return [args.program, "train", str(ROOT / "configs/quickstart.yaml"), f"model.moe.balance.kind={kind}",
             f"run.seed={seed}", f"run.folder={args.folder / f'{kind}-{seed}'}", f"train.steps={args.steps}",
             "train.micro_batch=1", "train.global_batch=32", "model.moe.balance.group=32",
-            "train.sample_bytes=0", *args.keys, "--ranks", "1", "--threads", "1"]
+            "train.sample_bytes=0", "checkpoint.every=0", *args.keys, "--ranks", "1", "--threads", "1"]
 
 
 def evaluation(folder):

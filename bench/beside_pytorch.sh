@@ -30,7 +30,7 @@ rate() {
 # ours CONFIG RANKS THREADS: the median rate of the last lines of metrics.jsonl.
 ours() {
   "$build/pentafold" train "$root/configs/$1.yaml" "run.folder=$out/run" "train.steps=$steps" \
-    train.sample_bytes=0 data.heldout_windows=4 --ranks "$2" --threads "$3" >"$out/log" || cat "$out/log" >&2
+    train.sample_bytes=0 checkpoint.every=0 data.heldout_windows=4 --ranks "$2" --threads "$3" >"$out/log" || cat "$out/log" >&2
   "$python" - "$out/run/metrics.jsonl" <<'EOF'
 import json, statistics, sys
 rates = [json.loads(line).get("tokens_per_s") for line in open(sys.argv[1])]

@@ -4,7 +4,6 @@
 #include <bit>
 #include <cmath>
 #include <limits>
-#include <type_traits>
 
 #include "core/backend.h"
 #include "core/device.h"
@@ -54,11 +53,11 @@ void with_values(const Tensor& x, F action) {
     action(x.data<float>(), x.size());
 }
 
-// A NaN is equal to itself, 0 not to -0.
-template <class T>
-bool are_same_bits(T a, T b) {
-  using Bits = std::conditional_t<sizeof(T) == sizeof(std::uint64_t), std::uint64_t, std::uint32_t>;
-  return std::bit_cast<Bits>(a) == std::bit_cast<Bits>(b);
+bool is_same(double a, double b) {
+  return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b);
+}
+bool is_same(float a, float b) {
+  return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b);
 }
 
 // What was seen so far of two tensors.
@@ -72,7 +71,7 @@ struct Seen {
       const double x = a[i], y = b[i];
       for (const double value : {x, y})
         if (std::isfinite(value)) largest = std::max(largest, std::fabs(value));
-      if (are_same_bits(a[i], b[i])) continue;
+      if (is_same(a[i], b[i])) continue;
       ++different;
       const double apart = std::fabs(x - y);
       if (!std::isnan(apart))

@@ -26,8 +26,7 @@ Learner::Learner(const config::Config& config, const Mesh& mesh, Read read)
     const PurposeScope of_part(parts::states);
     optimizer_ = make_optimizer(config.optimizer(), mesh, gradients_->parts(), visit);
   }
-  const std::int64_t group = config.model().moe().balance().group();
-  balance_.emplace(mesh, group > 0 ? group : mesh.size(axes::dp));
+  balance_.emplace(mesh, balance_group(config, mesh.size(axes::dp)));
   pipeline_.emplace(schedule_of(config), model_, *gradients_, *balance_, mesh);
 }
 

@@ -59,11 +59,10 @@ void adapt_and_freeze(Recipe& recipe, const config::Config& config) {
 }  // namespace
 
 Recipe recipe_of(const config::Config& config, DType type) {
-  const std::int64_t group = config.model().moe().balance().group();
   Recipe recipe{.model = config.model(),
                 .type = type,
                 .micro_batch = config.train().micro_batch(),
-                .group = group > 0 ? group : data_parallel_size(config),
+                .group = balance_group(config, data_parallel_size(config)),
                 .head_chunk = config.train().head_chunk(),
                 .cp_method = CpMethod(config.parallel().cp_method()),
                 .dispatcher = Dispatcher(config.parallel().dispatcher()),

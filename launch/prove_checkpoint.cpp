@@ -85,6 +85,7 @@ class TrialCheckpoint {
       pieces[i % parts_of_trial].push_back(saved.all()[i]);
     const std::atomic<bool> is_given_up = false;
     std::vector<PartFile> parts;
+    parts.reserve(pieces.size());
     for (const std::vector<SavedPiece>& of_part : pieces)
       parts.push_back(write_part(folder_.path(), int(parts.size()), of_part, is_given_up));
     write_master(folder_.path(), {{{"step", saved_step}, {"optimizer_steps", saved_step}}, {}, {}},

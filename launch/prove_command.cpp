@@ -54,7 +54,7 @@ int ProveCommand::prove_file(int& failure) const {
     holds = prove_optimizers(layouts) && holds;
     const int of_files =
         wanted.config.checkpoint().every() > 0 ? prove_going_on(layouts, one_rank) : 0;
-    return of_files > 1 || holds ? of_files : 1;
+    return (of_files > 1 || holds) ? of_files : 1;
   }
   measure_layouts(wanted.config, layouts, type);
   return 0;

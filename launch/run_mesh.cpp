@@ -66,6 +66,11 @@ ScheduleShape shape_of(const config::Config& config, int micro_batches) {
           micro_batches};
 }
 
+std::int64_t balance_group(const config::Config& config, std::int64_t dp) {
+  const config::Balance& balance = config.model().moe().balance();
+  return counts_groups(balance) && balance.group() > 0 ? balance.group() : dp;
+}
+
 std::int64_t steps_together(const config::Config& config) {
   const bool counts = config.model().has_moe() && counts_groups(config.model().moe().balance());
   if (!counts) return 1;

@@ -22,6 +22,8 @@ ModelOptions options_of(const config::Config& config, const Mesh& mesh);
 ScheduleKind schedule_of(const config::Config& config);
 // Of a step with so many micro-batches of a replica.
 ScheduleShape shape_of(const config::Config& config, int micro_batches);
+// Micro-batches whose choices are counted together; `dp` where none are.
+std::int64_t balance_group(const config::Config& config, std::int64_t dp);
 // How many micro-batches of a replica in a row have their experts' choices counted together.
 std::int64_t steps_together(const config::Config& config);
 // Of its virtual stages. Throws Error where parallel.stage_layers does not fit.

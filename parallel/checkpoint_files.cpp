@@ -43,6 +43,7 @@ std::vector<std::string> checkpoints_in(const std::string& folder) {
   }
   std::ranges::sort(found, std::greater{});
   std::vector<std::string> paths;
+  paths.reserve(found.size());
   for (auto& [step, path] : found) paths.push_back(std::move(path));
   return paths;
 }

@@ -212,6 +212,7 @@ void write_master(const std::string& folder, const CheckpointFacts& facts,
   const std::vector<PartFile const*> sorted = in_order(folder, parts);
   const Tensors tensors = tensors_of(sorted);
   std::vector<FileChecksum> checksums;
+  checksums.reserve(sorted.size() + 1);
   for (const PartFile* part : sorted) checksums.push_back({part->checksum, part->name});
 
   const std::string path = folder + '/' + checkpoint_master;

@@ -53,7 +53,8 @@ TEST(ProvenCheckpoints, AnotherLayoutGoesOnAsIfNobodyHadInterrupted) {
   for (const std::vector<std::string>& layout :
        {std::vector<std::string>{"parallel.ranks=4", "parallel.tp=2", "parallel.ep=2"},
         {"parallel.ranks=4", "parallel.pp=2", "parallel.zero=3"},
-        {"parallel.ranks=6", "parallel.cp=3", "parallel.ep=2", "parallel.zero=1"}}) {
+        {"parallel.ranks=6", "parallel.cp=2", "parallel.ep=2", "parallel.zero=1",
+         "train.global_batch=6"}}) {
     const config::Config config = config_of("moe.yaml", layout);
     const Descent one_rank = descend(on_one_rank(config));
     const Proof proof = prove_going_on(config, one_rank);

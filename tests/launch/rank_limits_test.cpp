@@ -130,8 +130,8 @@ TEST(RankLimits, AGivenMemoryIsARanks) {
 
 TEST(RankLimits, WhatIsFrozenNeedsNeitherGradientNorState) {
   EXPECT_EQ(refused({"train.freeze=layers.*"}, {1, 3 * mib / 2, many}), "no error");
-  EXPECT_EQ(refused({"train.freeze=layerz.*"}, {1, 100 * mib, many}).substr(0, 34),
-            "train.freeze: found 'layerz.*', wh");
+  const std::string wrong = refused({"train.freeze=layerz.*"}, {1, 100 * mib, many});
+  EXPECT_NE(wrong.find("train.freeze: found 'layerz.*', wh"), std::string::npos) << wrong;
 }
 
 TEST(RankLimits, ThreadsAreCounted) {

@@ -71,6 +71,8 @@ TEST(RunFolder, AnEmptyOneIsKept) {
   const TemporaryFolder here;
   for (const std::string resume : {"never", "auto"}) {
     EXPECT_EQ(lines_of_opening(here.path("run"), resume), Names{});
+    here.write("run/lock.0123", "one that another start makes");
+    EXPECT_EQ(lines_of_opening(here.path("run"), resume), Names{});
     EXPECT_FALSE(fs::exists(here.path("run.1")));
   }
 }

@@ -51,6 +51,14 @@ std::string error_of_checking(const RunLock& lock) {
   return "no error";
 }
 
+// "no error" after ten seconds without one.
+std::string first_error_of_checking(const RunLock& lock) {
+  std::string error;
+  for (int i = 0; i < 2000 && (error = error_of_checking(lock)) == "no error"; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  return error;
+}
+
 std::string holder_of(const TemporaryFolder& folder) {
   return lock_holder_of(folder.read("lock")).machine;
 }
@@ -265,18 +273,55 @@ TEST(RunLock, OfManyThatMakeOneOneGetsIt) {
   }
 }
 
+TEST(RunLock, OneWhoseNameIsWrittenOverAtOnceDoesNotHaveIt) {
+  const TemporaryFolder folder;
+  write_foreign(folder, 100);
+  std::thread other([&] {
+    while (holder_of(folder) == "another") std::this_thread::yield();
+    write_foreign(folder, 0);
+  });
+  RunLockOptions options = quick();
+  options.beat_s = 1;
+  EXPECT_TRUE(contains(error_of_locking(folder.path(), options),
+                       "is in use by process 1234 on node7, since 2026-11-30 09:15:02 UTC"));
+  other.join();
+}
+
+TEST(RunLock, OfManyThatComeAndGoOneAtATimeHasIt) {
+  const TemporaryFolder folder;
+  std::atomic<int> held = 0, most = 0, refused = 0;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&] {
+      for (int i = 0; i < 100; ++i) {
+        try {
+          const RunLock lock(folder.path(), quick());
+          const int now = ++held;
+          if (now > most) most = now;
+          std::this_thread::yield();
+          --held;
+        } catch (const Error&) {
+          ++refused;
+        }
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(most, 1);
+  EXPECT_LT(refused, 400);
+  EXPECT_TRUE(fs::is_empty(folder.path()));
+}
+
 TEST(RunLock, ALostOneIsAnErrorAtTheNextCheckAndLeftAlone) {
   const TemporaryFolder folder;
-  const auto lock = std::make_unique<RunLock>(folder.path(), quick());
+  auto lock = std::make_unique<RunLock>(folder.path(), quick());
   write_foreign(folder, 0);
-  std::string error;
-  while ((error = error_of_checking(*lock)) == "no error")
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  const std::string error = first_error_of_checking(*lock);
   EXPECT_EQ(error, folder.path() +
                        ": process 1234 on node7 has taken it, since this run gave no sign of life "
                        "for more than 0.50s (stopped, or cut off from the file system); this run "
                        "ends");
   EXPECT_EQ(error_of_checking(*lock), error);
+  lock.reset();
   EXPECT_EQ(holder_of(folder), "another");
 }
 
@@ -295,10 +340,7 @@ TEST(RunLock, AFileThatWasRemovedIsALostLock) {
   const TemporaryFolder folder;
   const RunLock lock(folder.path(), quick());
   fs::remove(folder.path("lock"));
-  std::string error;
-  while ((error = error_of_checking(lock)) == "no error")
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  EXPECT_EQ(error,
+  EXPECT_EQ(first_error_of_checking(lock),
             folder.path() + "/lock: is gone, so another run may use the folder; this run ends");
 }
 
@@ -313,6 +355,21 @@ TEST(RunLock, FollowsItsFolder) {
     EXPECT_EQ(error_of_checking(lock), "no error");
   }
   EXPECT_TRUE(fs::is_empty(here.path("b")));
+}
+
+TEST(RunLock, IsOfTheFolderThatHasTheNameInTheEnd) {
+  const TemporaryFolder here;
+  fs::create_directory(here.path("a"));
+  write_foreign(here, 0);
+  fs::rename(here.path("lock"), here.path("a/lock"));
+  RunLockOptions options = quick();
+  options.say = [&](const std::string&) {
+    fs::rename(here.path("a"), here.path("b"));
+    fs::create_directory(here.path("a"));
+  };
+  const RunLock lock(here.path("a"), options);
+  EXPECT_TRUE(fs::exists(here.path("a/lock")));
+  EXPECT_FALSE(fs::exists(here.path("b/lock")));
 }
 
 TEST(RunLock, AFolderInWhichNothingCanBeMadeIsAnErrorThatNamesTheFile) {
