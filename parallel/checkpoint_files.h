@@ -16,13 +16,11 @@
 
 namespace pf {
 
-// FOLDER/part-00000.h5, ...   one dataset for each type, "f32" or "f64": what its process wrote,
-// end
-//                             to end
-// FOLDER/checkpoint.h5        the facts below, and the whole tensors:
-// "weights/layers.0.norm.weight" FOLDER/checksums.xxh128     of all these, as `xxh128sum` prints
-// and checks them While it is written a folder is called FOLDER.writing, while it is removed
-// FOLDER.removing.
+// A folder has
+//   part-00000.h5, ...   a dataset for each type, "f32" or "f64": what a process wrote, end to end
+//   checkpoint.h5        the facts below, and whole tensors, like "weights/head.weight"
+//   checksums.xxh128     of all these, as `xxh128sum` prints and checks them
+// While it is written it is called FOLDER.writing, while it is removed FOLDER.removing.
 constexpr std::int64_t checkpoint_format = 1;
 
 // What a checkpoint says beside its tensors.
