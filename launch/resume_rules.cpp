@@ -138,8 +138,13 @@ Resumption resumed(const std::string& stored, const std::string& checkpoint,
   if (now.model().has_moe() && was.model().has_moe() && !is_group_given) {
     all.config.mutable_model()->mutable_moe()->mutable_balance()->set_group(
         was.model().moe().balance().group());
-    check_rules(all.config, places);
-    check_steps(all.config, places);
+    try {
+      check_rules(all.config, places);
+      check_steps(all.config, places);
+    } catch (const Error& error) {
+      throw Error(std::string(error.what()) + "; model.moe.balance.group is that of " + checkpoint +
+                  ", which a run that goes on keeps");
+    }
   }
   compare(was, all.config, "",
           [&](const std::string& key, const std::string& before, const std::string& after) {

@@ -210,6 +210,7 @@ TEST(ResumeRules, TheRulesHoldForTheCheckpointsBalanceGroup) {
       error_of_resuming({with_moe, "train.global_batch=48", "model.moe.balance.group=3"},
                         {with_moe, "train.global_batch=48", "parallel.ranks=2"});
   EXPECT_TRUE(contains(error, "model.moe.balance.group: found 3, wanted ")) << error;
+  EXPECT_TRUE(contains(error, "is that of " + checkpoint)) << error;
 }
 
 TEST(ResumeRules, WordsAreFewAndLeaveOutWhatChangesNoNumbers) {
