@@ -121,6 +121,12 @@ bool has_other_states(const config::Config& was, const config::Config& now) {
          (was.optimizer().momentum() > 0) != (now.optimizer().momentum() > 0);
 }
 
+std::string text_of_other_tokens(const std::string& checkpoint, const std::string& found,
+                                 const std::string& wanted) {
+  return "found other tokens than those that " + checkpoint + " was trained on: " + found +
+         ", wanted " + wanted;
+}
+
 std::vector<std::string> lines_of(const std::string& text) {
   std::vector<std::string> lines;
   std::istringstream stream(text);
@@ -177,8 +183,7 @@ void check_same_data(const std::string& stored, const std::string& checkpoint, c
     const std::string before = i < was.size() ? was[i] : "nothing";
     if (is[i] != before)
       places.fail("data.sources[" + std::to_string(i) + "].path",
-                  "found other tokens than those that " + checkpoint + " was trained on: " + is[i] +
-                      ", wanted " + before);
+                  text_of_other_tokens(checkpoint, is[i], before));
   }
 }
 

@@ -44,6 +44,10 @@ bool has_files(const std::string& path) {
   return has_any;
 }
 
+std::string text_of_move(const std::string& from, const std::string& to) {
+  return from + " exists: moved to " + to;
+}
+
 // Renames it to PATH.N and says so.
 std::string move_aside(const std::string& path) {
   std::error_code error;
@@ -54,7 +58,7 @@ std::string move_aside(const std::string& path) {
     if (type != fs::file_type::not_found) continue;
     fs::rename(path, name, error);
     require(!error, path, ": exists and can't be moved to ", name, ": ", error.message());
-    return path + " exists: moved to " + name;
+    return text_of_move(path, name);
   }
 }
 

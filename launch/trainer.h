@@ -24,9 +24,9 @@ namespace pf {
 struct TrainerParts {
   const config::Config& config;
   const Data& data;
-  const Mpi* mpi;  // each rank is a process
+  const Mpi* mpi = nullptr;  // each rank is a process
   CheckpointWriter& writer;
-  const RunLock* lock;            // of the process with rank 0; else null
+  const RunLock* lock = nullptr;  // of the process with rank 0
   const std::string& checkpoint;  // to go on from, which was verified; empty: from the beginning
   ProfiledSteps profiled;
 };
