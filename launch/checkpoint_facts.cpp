@@ -12,14 +12,12 @@
 #include "launch/config_yaml.h"
 #include "launch/run_mesh.h"
 #include "launch/text.h"
+#include "parallel/checkpoint_format.h"
 
 namespace pf {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr const char* master = "checkpoint.h5";
-constexpr const char* checksums = "checksums.xxh128";
 
 // Without a slash at its end.
 std::string plain(const std::string& path) {
@@ -32,8 +30,8 @@ bool is_checkpoint(const std::string& folder) {
   const std::string name = fs::path(folder).filename().string();
   const bool has_name = name.starts_with("step-") && name.size() > 5 &&
                         name.find_first_not_of("0123456789", 5) == std::string::npos;
-  return has_name || fs::exists(fs::path(folder) / master) ||
-         fs::exists(fs::path(folder) / checksums);
+  return has_name || fs::exists(fs::path(folder) / checkpoint_master) ||
+         fs::exists(fs::path(folder) / checkpoint_sums);
 }
 
 // Throws Error unless it is a folder that may have checkpoints or be one.
@@ -43,10 +41,10 @@ void check_folder(const std::string& path) {
   require(fs::exists(path, ignored), name, ": no such folder");
   require(fs::is_directory(path, ignored), name,
           ": this is a file, wanted the folder of a run or of a checkpoint");
-  for (const std::string end : {".writing", ".removing"})
+  for (const std::string end : {being_written, being_removed})
     require(!path.ends_with(end), name, ": only part of a checkpoint, which is ",
-            end == ".writing" ? "still being written, or was when the run ended"
-                              : "being removed, or was when the run ended");
+            end == being_written ? "still being written, or was when the run ended"
+                                 : "being removed, or was when the run ended");
 }
 
 std::string text_of(const Layout& layout, std::int64_t zero) {
@@ -107,14 +105,14 @@ std::string checkpoint_at(const std::string& path) {
 std::int64_t bytes_of(const Checkpoint& checkpoint) {
   std::int64_t bytes = 0;
   for (int part = 0; part < checkpoint.parts(); ++part) bytes += checkpoint.bytes_of_part(part);
-  for (const char* name : {master, checksums})
+  for (const char* name : {checkpoint_master, checkpoint_sums})
     bytes += std::int64_t(fs::file_size(fs::path(checkpoint.folder()) / name));
   return bytes;
 }
 
 std::string time_of(const Checkpoint& checkpoint) {
   struct stat status {};
-  if (stat((fs::path(checkpoint.folder()) / master).c_str(), &status) != 0) return "?";
+  if (stat((fs::path(checkpoint.folder()) / checkpoint_master).c_str(), &status) != 0) return "?";
   return fmt::format("{:%Y-%m-%d %H:%M}", fmt::localtime(status.st_mtime));
 }
 

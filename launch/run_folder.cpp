@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "launch/terminal.h"
 #include "parallel/checkpoint_files.h"
+#include "parallel/checkpoint_format.h"
 
 namespace pf {
 
@@ -78,7 +79,7 @@ void remove_unfinished(const std::string& checkpoints, std::vector<std::string>&
   std::vector<std::string> found;
   for (const auto& entry : fs::directory_iterator(checkpoints, error)) {
     const std::string name = entry.path().string();
-    if (name.ends_with(".writing") || name.ends_with(".removing")) found.push_back(name);
+    if (name.ends_with(being_written) || name.ends_with(being_removed)) found.push_back(name);
   }
   std::ranges::sort(found);
   for (const std::string& name : found) {

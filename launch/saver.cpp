@@ -12,6 +12,7 @@
 #include "launch/staged_file.h"
 #include "launch/text.h"
 #include "models/metrics.h"
+#include "parallel/checkpoint_format.h"
 #include "parallel/texts.h"
 
 namespace pf {
@@ -19,8 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* being_written = ".writing";
-constexpr const char* being_removed = ".removing";
 constexpr auto pause = std::chrono::milliseconds(2);
 
 // An empty folder; what a killed run left there goes.

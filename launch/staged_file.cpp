@@ -10,6 +10,8 @@
 #include <system_error>
 #include <utility>
 
+#include "parallel/disk_file.h"
+
 namespace pf {
 namespace {
 
@@ -73,14 +75,11 @@ void StagedFile::put(std::span<const std::uint8_t> bytes) {
 
 void sync_folder_of(const std::string& path) {
   const std::string parent = std::filesystem::path(path).parent_path().string();
-  const std::string folder = parent.empty() ? "." : parent;
-  const int file = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  check(file >= 0, folder, "opened");
-  const bool is_done = fsync(file) == 0 || errno == EINVAL;  // some file systems can't
-  const int error = errno;
-  close(file);
-  errno = error;
-  check(is_done, folder, "written");
+  try {
+    sync_names(parent.empty() ? "." : parent);
+  } catch (const Error& error) {
+    throw WriteError(error.what());
+  }
 }
 
 }  // namespace pf
