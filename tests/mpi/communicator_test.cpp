@@ -257,7 +257,7 @@ TEST(Mpi, PiecesThatAreTooSmallOrTooLargeAreErrors) {
 TEST(Mpi, TheWatchdogNamesWhoIsMissing) {
   if (world().size() == 1) return;
   CommunicatorOptions options;
-  options.watchdog = 0.3;
+  options.watchdog = 2;
   std::string journal;
   options.report = [&](int, const std::string& text) { journal = text; };
   std::vector<double> out(1), in(1);
@@ -272,7 +272,7 @@ TEST(Mpi, TheWatchdogNamesWhoIsMissing) {
   if (world().rank() != 0) return;
   EXPECT_EQ(found,
             "waits in activation on pp of x: f64 [1] from rank 1 at step 1, micro-batch "
-            "3, layers.2 for over 0.3 s; missing: rank 1");
+            "3, layers.2 for over 2 s; missing: rank 1");
   EXPECT_EQ(journal,
             "  #0 activation on pp of x: f64 [1]; step 1, micro-batch 3, layers.2; waits\n");
 }

@@ -386,7 +386,7 @@ TEST(ThreadCommunicator, HundredsOfRanksShareTwoCores) {
 TEST(ThreadCommunicator, TheWatchdogNamesWhoIsMissingAndWhatWasCalledBefore) {
   std::atomic<int> reports{0};
   CommunicatorOptions options;
-  options.watchdog = 0.2;
+  options.watchdog = 2;
   options.report = [&](int rank, const std::string& journal) {
     EXPECT_NE(rank, 1);
     EXPECT_EQ(journal,
@@ -417,7 +417,7 @@ TEST(ThreadCommunicator, TheWatchdogNamesWhoIsMissingAndWhatWasCalledBefore) {
   }
   EXPECT_TRUE(has(found,
                   "waits in all_reduce on dp of x: f64 [4, 2] at step 4, micro-batch 2, "
-                  "layers.1 for over 0.2 s; missing: rank 1"))
+                  "layers.1 for over 2 s; missing: rank 1"))
       << found;
   EXPECT_EQ(reports, 2);
 }
