@@ -76,6 +76,14 @@ void Workers::run(const std::function<void(int)>& body) {
     running_.wait(left, std::memory_order_acquire);
 }
 
+void Workers::each(std::int64_t tasks, const std::function<void(std::int64_t, int)>& body) {
+  std::atomic<std::int64_t> next{0};
+  run([&](int worker) {
+    for (std::int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
+      body(task, worker);
+  });
+}
+
 void Workers::split(std::int64_t size, std::int64_t grain,
                     const std::function<void(std::int64_t, std::int64_t, int)>& body) {
   const std::int64_t pieces = (size + grain - 1) / grain;

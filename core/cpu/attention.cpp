@@ -66,18 +66,6 @@ i64 last_place(const std::vector<AttentionSpan>& spans) {
   return spans.empty() ? 0 : spans.back().place + in_blocks(spans.back().size());
 }
 
-// Worker's share of units with costs: those whose middle lies in its part of the whole.
-struct Shares {
-  double whole = 0, done = 0;
-  int count = 1;
-
-  int next(double cost) {
-    const double middle = done + cost / 2;
-    done += cost;
-    return std::min(count - 1, int(middle / whole * count));
-  }
-};
-
 // Of a backward.
 struct Inputs {
   const Tensor &dy, &y, &lse, &q, &k, &v;
@@ -367,29 +355,21 @@ void Job<T>::forward(const Tensor& y, const Tensor& lse, const Tensor& q, const 
   const ForwardScratch keys = forward_scratch(work);
   if (is_blocked) pack_all_keys(keys, k, v);
   const std::vector<AttentionRange> ranges = ranges_of(plan_, q.rows());
-  const auto each_unit = [&](auto f) {
-    for (const AttentionRange& range : ranges)
-      for (i64 begin = range.begin; begin < range.end; begin += query_rows) {
-        const i64 end = std::min(range.end, begin + query_rows);
-        double cost = double(end - begin) * 32;
-        for (const std::size_t number : range.areas) {
-          const AttentionArea& area = plan_.areas[number];
-          cost += double(end - begin) *
-                  double(area.last_key(end - area.q_begin) - area.first_key(begin - area.q_begin));
-        }
-        for (i64 head = 0; head < shape_.heads; ++head) f(range, begin, end, head, cost);
-      }
+  // Later rows see more keys: the longest first.
+  struct Unit {
+    const AttentionRange* range;
+    i64 begin, end, head;
   };
-  Shares all{0, 0, workers_.count()};
-  each_unit([&](const AttentionRange&, i64, i64, i64, double cost) { all.whole += cost; });
-  workers_.run([&](int worker) {
+  std::vector<Unit> units;
+  for (const AttentionRange& range : ranges)
+    for (i64 begin = range.begin; begin < range.end; begin += query_rows)
+      for (i64 head = 0; head < shape_.heads; ++head)
+        units.push_back({&range, begin, std::min(range.end, begin + query_rows), head});
+  workers_.each(std::ssize(units), [&](i64 task, int worker) {
     const BlockScratch scratch =
         block_scratch(work + keys.bytes + std::size_t(worker) * block_scratch(nullptr).bytes);
-    Shares shares = all;
-    each_unit([&](const AttentionRange& range, i64 begin, i64 end, i64 head, double cost) {
-      if (shares.next(cost) == worker)
-        block_forward(y, lse, q, k, v, head, begin, end, range.areas, keys, scratch);
-    });
+    const auto& [range, begin, end, head] = units[units.size() - 1 - std::size_t(task)];
+    block_forward(y, lse, q, k, v, head, begin, end, range->areas, keys, scratch);
   });
 }
 
@@ -576,23 +556,15 @@ void Job<T>::backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, cons
                       std::byte* work) {
   const SumsScratch sums = sums_scratch(work, in.k.rows());
   const i64 heads_of_unit = group_ / splits();
-  const auto each_unit = [&](auto f) {
-    for (const AttentionComponent& component : plan_.components)
-      for (i64 first = 0; first < shape_.heads; first += heads_of_unit) f(component, first);
-  };
-  Shares all{0, 0, workers_.count()};
-  each_unit([&](const AttentionComponent& component, i64) { all.whole += component.cost; });
-  workers_.run([&](int worker) {
+  const i64 units_each = shape_.heads / heads_of_unit;
+  workers_.each(std::ssize(plan_.components) * units_each, [&](i64 task, int worker) {
     const UnitScratch scratch =
         unit_scratch(work + sums.bytes + std::size_t(worker) * unit_scratch(nullptr).bytes);
-    Shares shares = all;
-    each_unit([&](const AttentionComponent& component, i64 first) {
-      if (shares.next(component.cost) != worker) return;
-      const i64 split = first % group_ / heads_of_unit;
-      for (i64 head = first; head < first + heads_of_unit; ++head)
-        unit_backward(dq, in, component, head, head == first, sums.dk + split * sums.key_step,
-                      sums.dv + split * sums.value_step, scratch);
-    });
+    const AttentionComponent& component = plan_.components[std::size_t(task / units_each)];
+    const i64 first = task % units_each * heads_of_unit, split = first % group_ / heads_of_unit;
+    for (i64 head = first; head < first + heads_of_unit; ++head)
+      unit_backward(dq, in, component, head, head == first, sums.dk + split * sums.key_step,
+                    sums.dv + split * sums.value_step, scratch);
   });
   const auto put = [&](const Tensor& to, const A* from, i64 step, i64 pitch, i64 begin, i64 end) {
     as_written(to, [&]<class Out>(const AttentionRows<Out>& loops) {

@@ -1,6 +1,7 @@
 #include "core/cpu/attention_plan.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <numeric>
 
@@ -126,6 +127,7 @@ AttentionPlan::AttentionPlan(std::span<const Area> all) {
     component_of(areas[i].q_span).areas.push_back(i);
     component_of(areas[i].q_span).cost += areas[i].cells();
   }
+  std::ranges::stable_sort(components, std::greater(), &AttentionComponent::cost);
 }
 
 std::vector<AttentionRange> ranges_of(const AttentionPlan& plan, std::int64_t rows) {

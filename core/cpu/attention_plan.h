@@ -43,7 +43,7 @@ struct AttentionPlan {
 
   std::vector<AttentionArea> areas;  // by q_begin; none is empty
   std::vector<AttentionSpan> q_spans, k_spans;
-  std::vector<AttentionComponent> components;
+  std::vector<AttentionComponent> components;  // the costliest first
 };
 
 // Rows of q that see the same areas.

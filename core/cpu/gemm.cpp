@@ -7,9 +7,9 @@ namespace {
 
 using i64 = std::int64_t;
 
-// A panel of B of this depth stays in the first-level cache beside a tile's rows of A; that many
-// rows of A stay in the second while the panels pass by.
-constexpr i64 most_depth = 256, most_rows = 96, most_columns = 512;
+// A tile's rows of A of this depth stay in the first-level cache, and that many rows in the second,
+// while panels of B pass by. The deeper, the less often C is read and written.
+constexpr i64 most_depth = 512, most_rows = 96, most_columns = 512;
 
 i64 pieces(i64 size, i64 most) {
   return (size + most - 1) / most;

@@ -12,6 +12,9 @@ constexpr std::int64_t panel_width = 2 * lanes<T>;
 template <class T, std::int64_t rows, bool in_slabs>
 void multiply_tile(const typename PanelKernels<T>::Product& p, const T* a, T* c) {
   Vector<T> sums[rows][2];
+  // Where the next tile of C will be is fetched while the sums of this one are made.
+#pragma GCC unroll 12
+  for (std::int64_t r = 0; r < rows; ++r) __builtin_prefetch(c + (rows + r) * p.c_pitch, 1);
 #pragma GCC unroll 12
   for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t half = 0; half < 2; ++half)
@@ -78,17 +81,24 @@ void multiply(const typename PanelKernels<T>::Product& product) {
   }
 }
 
-// to [n / width, k, width] = from [k, n], filled up with zeros.
+// to [n / width, k, width] = from [k, n], filled up with zeros. A few panels at a time: more would
+// be written to the same few sets of the first-level cache.
 template <class T, std::int64_t width>
 void pack_rows(T* to, const T* from, std::int64_t pitch, std::int64_t k, std::int64_t n) {
-  const std::int64_t whole = n / width * width;
-  for (std::int64_t i = 0; i < k; ++i) {
-    const T* row = from + i * pitch;
-    for (std::int64_t j = 0; j < whole; j += width)
-      std::memcpy(to + j * k + i * width, row + j, width * sizeof(T));
-    if (whole == n) continue;
-    T* rest = to + whole * k + i * width;
-    std::fill(std::copy(row + whole, row + n, rest), rest + width, T(0));
+  constexpr std::int64_t few = 4;
+  std::int64_t j = 0;
+  for (; j + few * width <= n; j += few * width)
+    for (std::int64_t i = 0; i < k; ++i)
+#pragma GCC unroll 4
+      for (std::int64_t panel = 0; panel < few; ++panel)
+        std::memcpy(to + j * k + (panel * k + i) * width, from + i * pitch + j + panel * width,
+                    width * sizeof(T));
+  for (; j < n; j += width) {
+    const std::int64_t columns = std::min(width, n - j);
+    for (std::int64_t i = 0; i < k; ++i) {
+      T* row = to + j * k + i * width;
+      std::fill(std::copy_n(from + i * pitch + j, columns, row), row + width, T(0));
+    }
   }
 }
 

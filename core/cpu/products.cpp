@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <functional>
 #include <type_traits>
+#include <vector>
 
 #include "core/cpu/bf16_gemm.h"
 #include "core/cpu/gemm.h"
@@ -26,37 +27,78 @@ Range common(Range a, Range b) {
   return {std::max(a.begin, b.begin), std::min(a.end, b.end)};
 }
 
-// What one of `count` workers does of [0, size), in blocks of 32.
-Range share(std::int64_t size, int worker, int count) {
-  const std::int64_t blocks = in_blocks(size) / gemm_block;
-  return {std::min(size, blocks * worker / count * gemm_block),
-          std::min(size, blocks * (worker + 1) / count * gemm_block)};
-}
+// What a worker makes at a time of y = x w': some rows of a group, and all columns but where rows
+// are few.
+struct Tile {
+  std::int64_t group = 0;
+  Range rows, columns;
+};
 
-// What a worker makes of a weight gradient: outputs x inputs of a group, from its rows.
+// What a worker makes at a time of a weight gradient: outputs x inputs of a group, from its rows.
 struct Piece {
   std::int64_t group = 0;
   Range rows, outputs, inputs;
 };
 
-// The part of C [rows, columns] of a worker: some rows, or some columns where rows are few.
-struct Share {
-  Range rows, columns;
-};
-
-Share share(std::int64_t rows, std::int64_t columns, int worker, int count) {
-  if (rows >= 2 * gemm_block * count) return {share(rows, worker, count), {0, columns}};
-  return {{0, rows}, share(columns, worker, count)};
+// f(range) for [0, size) in `count` ranges of whole blocks of 32 where that many are there.
+template <class F>
+void each_range(std::int64_t size, std::int64_t count, F f) {
+  const std::int64_t blocks = in_blocks(size) / gemm_block;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const Range range{std::min(size, blocks * i / count * gemm_block),
+                      std::min(size, blocks * (i + 1) / count * gemm_block)};
+    if (range.size() > 0) f(range);
+  }
 }
 
-// f(group, rows of it) for what the groups have of `rows`.
+// f(group, rows of it) for groups in a line.
 template <class F>
-void each_group(std::span<const std::int64_t> counts, Range rows, F f) {
+void each_group(std::span<const std::int64_t> counts, F f) {
   std::int64_t begin = 0;
-  for (std::size_t group = 0; group < counts.size(); begin += counts[group++]) {
-    const Range mine = common(rows, {begin, begin + counts[group]});
-    if (mine.size() > 0) f(std::int64_t(group), mine);
-  }
+  for (std::size_t group = 0; group < counts.size(); begin += counts[group++])
+    f(std::int64_t(group), Range{begin, begin + counts[group]});
+}
+
+// Small enough that workers end together, large enough that weights are not packed too often.
+std::vector<Tile> tiles_of(std::int64_t columns, std::span<const std::int64_t> counts,
+                           int workers) {
+  constexpr std::int64_t least = 128, most = 512, tiles_a_worker = 8;
+  std::int64_t whole = 0;
+  for (const std::int64_t count : counts) whole += count;
+  const std::int64_t rows_a_tile = std::clamp(whole / (tiles_a_worker * workers), least, most);
+  const std::int64_t across = whole >= 2 * gemm_block * workers ? 1 : workers;
+  std::vector<Tile> tiles;
+  each_group(counts, [&](std::int64_t group, Range of_group) {
+    const std::int64_t count = (of_group.size() + rows_a_tile - 1) / rows_a_tile;
+    each_range(of_group.size(), count, [&](Range rows) {
+      each_range(columns, across, [&](Range range) {
+        tiles.push_back({group, {of_group.begin + rows.begin, of_group.begin + rows.end}, range});
+      });
+    });
+  });
+  return tiles;
+}
+
+std::vector<Piece> pieces_of(const Packed& w, std::span<const std::int64_t> counts, int workers) {
+  constexpr std::int64_t least_outputs = 128, pieces_a_worker = 6;
+  const std::int64_t groups = std::ssize(counts);
+  const bool divides_inputs = groups == 1 && in_blocks(w.outputs) / gemm_block < workers;
+  const std::int64_t most =
+      std::max<std::int64_t>(w.outputs / least_outputs, groups < workers ? workers : 1);
+  const std::int64_t wanted = (pieces_a_worker * workers + groups - 1) / groups;
+  std::vector<Piece> pieces;
+  each_group(counts, [&](std::int64_t group, Range rows) {
+    if (divides_inputs) {
+      each_range(w.inputs, workers, [&](Range inputs) {
+        pieces.push_back({group, rows, {0, w.outputs}, inputs});
+      });
+      return;
+    }
+    each_range(w.outputs, std::min(most, wanted), [&](Range outputs) {
+      pieces.push_back({group, rows, outputs, {0, w.inputs}});
+    });
+  });
+  return pieces;
 }
 
 std::int64_t outputs_of(const Tensor& part) {
@@ -157,16 +199,13 @@ struct Products::State {
                        std::size_t work_bytes) const {
     const auto* b = reinterpret_cast<const Bf16*>(blocks.data<std::uint8_t>());
     const std::int64_t inputs = x.columns(), outputs = y.columns();
-    workers.run([&](int worker) {
-      const Share mine = share(x.rows(), outputs, worker, workers.count());
-      if (mine.columns.size() == 0) return;
-      each_group(counts, mine.rows, [&](std::int64_t group, Range rows) {
-        const Blocked all{b + group * blocked_size(inputs, outputs), panel_size(inputs)};
-        gemm.run(element<T>(y, rows.begin, mine.columns.begin), y.pitch(),
-                 element<Bf16>(x, rows.begin), x.pitch(), all.from(0, mine.columns.begin),
-                 {rows.size(), mine.columns.size(), inputs},
-                 work + std::size_t(worker) * work_bytes);
-      });
+    const std::vector<Tile> tiles = tiles_of(outputs, counts, workers.count());
+    workers.each(std::ssize(tiles), [&](std::int64_t i, int worker) {
+      const auto& [group, rows, columns] = tiles[std::size_t(i)];
+      const Blocked all{b + group * blocked_size(inputs, outputs), panel_size(inputs)};
+      gemm.run(element<T>(y, rows.begin, columns.begin), y.pitch(), element<Bf16>(x, rows.begin),
+               x.pitch(), all.from(0, columns.begin), {rows.size(), columns.size(), inputs},
+               work + std::size_t(worker) * work_bytes);
     });
   }
 
@@ -198,16 +237,14 @@ struct Products::State {
   void product(const Tensor& y, const Tensor& x, const Packed& w,
                std::span<const std::int64_t> counts, std::byte* work,
                std::size_t work_bytes) const {
-    workers.run([&](int worker) {
-      const Share mine = share(x.rows(), w.outputs, worker, workers.count());
-      std::byte* const scratch = work + std::size_t(worker) * work_bytes;
-      each_group(counts, mine.rows, [&](std::int64_t group, Range rows) {
-        each_part(w.parts, mine.columns, [&](const Tensor& part, Range outputs, std::int64_t at) {
-          plain_gemm<T>().run(element<T>(y, rows.begin, at), y.pitch(),
-                              {element<T>(x, rows.begin), x.pitch()},
-                              {weights<T>(part, group, outputs.begin), w.inputs, true},
-                              {rows.size(), outputs.size(), w.inputs}, scratch);
-        });
+    const std::vector<Tile> tiles = tiles_of(w.outputs, counts, workers.count());
+    workers.each(std::ssize(tiles), [&](std::int64_t i, int worker) {
+      const auto& [group, rows, columns] = tiles[std::size_t(i)];
+      each_part(w.parts, columns, [&](const Tensor& part, Range outputs, std::int64_t at) {
+        plain_gemm<T>().run(
+            element<T>(y, rows.begin, at), y.pitch(), {element<T>(x, rows.begin), x.pitch()},
+            {weights<T>(part, group, outputs.begin), w.inputs, true},
+            {rows.size(), outputs.size(), w.inputs}, work + std::size_t(worker) * work_bytes);
       });
     });
   }
@@ -216,17 +253,15 @@ struct Products::State {
   void input_gradient(const Tensor& dx, const Tensor& dy, const Packed& w,
                       std::span<const std::int64_t> counts, std::byte* work,
                       std::size_t work_bytes) const {
-    workers.run([&](int worker) {
-      const Share mine = share(dy.rows(), w.inputs, worker, workers.count());
-      std::byte* const scratch = work + std::size_t(worker) * work_bytes;
-      const std::int64_t column = mine.columns.begin;
-      each_group(counts, mine.rows, [&](std::int64_t group, Range rows) {
-        each_part(w.parts, {0, w.outputs}, [&](const Tensor& part, Range outputs, std::int64_t at) {
-          plain_gemm<T>().run(element<T>(dx, rows.begin, column), dx.pitch(),
-                              {element<T>(dy, rows.begin, at), dy.pitch()},
-                              {weights<T>(part, group, 0) + column, w.inputs},
-                              {rows.size(), mine.columns.size(), outputs.size(), at > 0}, scratch);
-        });
+    const std::vector<Tile> tiles = tiles_of(w.inputs, counts, workers.count());
+    workers.each(std::ssize(tiles), [&](std::int64_t i, int worker) {
+      const auto& [group, rows, columns] = tiles[std::size_t(i)];
+      each_part(w.parts, {0, w.outputs}, [&](const Tensor& part, Range outputs, std::int64_t at) {
+        plain_gemm<T>().run(element<T>(dx, rows.begin, columns.begin), dx.pitch(),
+                            {element<T>(dy, rows.begin, at), dy.pitch()},
+                            {weights<T>(part, group, 0) + columns.begin, w.inputs},
+                            {rows.size(), columns.size(), outputs.size(), at > 0},
+                            work + std::size_t(worker) * work_bytes);
       });
     });
   }
@@ -324,40 +359,11 @@ void Products::product_input_gradient(const Tensor& dx, const Tensor& dy, const 
 void Products::product_weight_gradient(std::span<const GradientTarget> dws, const Tensor& dy,
                                        const Tensor& x, const Packed& w,
                                        std::span<const std::int64_t> counts, const Tensor& work) {
-  // Blocks of 32 outputs of all groups in a line, each as long as its group has rows; a worker has
-  // what begins in its share of the line. One group's outputs may be too few: then it has inputs.
-  constexpr std::int64_t least = 8;  // rows that writing zeros is worth
-  const std::int64_t blocks = in_blocks(w.outputs) / gemm_block;
-  const bool divides_inputs = counts.size() == 1 && blocks < state_->workers.count();
-  std::int64_t whole = 0;
-  for (const std::int64_t count : counts) whole += (count + least) * blocks;
-  state_->workers.run([&](int worker) {
-    std::byte* scratch = bytes_of(work);
-    if (scratch != nullptr) scratch += std::size_t(worker) * state_->worker_bytes(w, x.rows());
-    if (divides_inputs) {
-      const Range inputs = share(w.inputs, worker, state_->workers.count());
-      if (inputs.size() > 0)
-        state_->weight_gradient_of(dws, dy, x, w, {0, {0, x.rows()}, {0, w.outputs}, inputs},
-                                   scratch);
-      return;
-    }
-    const Range mine{whole * worker / state_->workers.count(),
-                     whole * (worker + 1) / state_->workers.count()};
-    std::int64_t begin = 0, row = 0;
-    for (std::size_t group = 0; group < counts.size(); ++group) {
-      const std::int64_t length = counts[group] + least;
-      const auto block_at = [&](std::int64_t place) {
-        return std::clamp<std::int64_t>((place - begin + length - 1) / length, 0, blocks);
-      };
-      const Range outputs{block_at(std::max(mine.begin, begin)) * gemm_block,
-                          std::min(w.outputs, block_at(std::max(mine.end, begin)) * gemm_block)};
-      const Range rows{row, row + counts[group]};
-      if (outputs.begin < outputs.end)
-        state_->weight_gradient_of(dws, dy, x, w,
-                                   {std::int64_t(group), rows, outputs, {0, w.inputs}}, scratch);
-      begin += length * blocks;
-      row = rows.end;
-    }
+  const std::vector<Piece> pieces = pieces_of(w, counts, state_->workers.count());
+  const std::size_t bytes = state_->worker_bytes(w, x.rows());
+  state_->workers.each(std::ssize(pieces), [&](std::int64_t i, int worker) {
+    state_->weight_gradient_of(dws, dy, x, w, pieces[std::size_t(i)],
+                               bytes_of(work) + std::size_t(worker) * bytes);
   });
 }
 

@@ -12,7 +12,7 @@
 
 namespace pf {
 
-// The section Products of core/backend.h, cut in tiles of rows over the workers. bf16 weights are
+// The section Products of core/backend.h, cut in tiles that free workers take. bf16 weights are
 // read from packs. Where `isa` and this CPU have no bf16 product, operands are widened to f32: the
 // same rounding, slower.
 class Products {
