@@ -101,9 +101,10 @@ class Backend {
   virtual void scale(const Tensor& y, const Tensor& x, double factor) = 0;
   // y = silu(gate) * up [* row]: gate, up [n, ffn]; row [n], accumulation type, or empty.
   virtual void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, const Tensor& row) = 0;
+  // Writes what y was too, unless it is empty. y may be dy, and dgate and dup may be gate and up.
   virtual void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow,
-                               const Tensor& dy, const Tensor& gate, const Tensor& up,
-                               const Tensor& row) = 0;
+                               const Tensor& y, const Tensor& dy, const Tensor& gate,
+                               const Tensor& up, const Tensor& row) = 0;
   virtual void activation(const Tensor& y, const Tensor& x, ActivationKind kind) = 0;
   virtual void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
                                    ActivationKind kind) = 0;

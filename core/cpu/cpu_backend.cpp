@@ -207,11 +207,11 @@ void CpuBackend::swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, c
 }
 
 void CpuBackend::swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow,
-                                 const Tensor& dy, const Tensor& gate, const Tensor& up,
-                                 const Tensor& row) {
+                                 const Tensor& y, const Tensor& dy, const Tensor& gate,
+                                 const Tensor& up, const Tensor& row) {
   const Span span("kernel", "swiglu_backward");
   over_rows(dy.rows(), dy.columns(), [&](std::int64_t begin, std::int64_t end, int) {
-    of(dy).swiglu_backward(dgate, dup, drow, dy, gate, up, row, begin, end);
+    of(dy).swiglu_backward(dgate, dup, drow, y, dy, gate, up, row, begin, end);
   });
 }
 

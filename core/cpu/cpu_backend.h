@@ -35,8 +35,9 @@ class CpuBackend : public Backend {
   void add(const Tensor& y, std::span<const Tensor> xs) override;
   void scale(const Tensor& y, const Tensor& x, double factor) override;
   void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, const Tensor& row) override;
-  void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow, const Tensor& dy,
-                       const Tensor& gate, const Tensor& up, const Tensor& row) override;
+  void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow, const Tensor& y,
+                       const Tensor& dy, const Tensor& gate, const Tensor& up,
+                       const Tensor& row) override;
   void activation(const Tensor& y, const Tensor& x, ActivationKind kind) override;
   void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
                            ActivationKind kind) override;

@@ -29,7 +29,7 @@ class CudaBackend : public Backend {
     absent("swiglu");
   }
   void swiglu_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                       const Tensor&, const Tensor&) override {
+                       const Tensor&, const Tensor&, const Tensor&) override {
     absent("swiglu_backward");
   }
   void activation(const Tensor&, const Tensor&, ActivationKind) override { absent("activation"); }

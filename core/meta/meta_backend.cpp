@@ -30,7 +30,7 @@ class MetaBackend final : public Backend {
   void scale(const Tensor&, const Tensor&, double) override {}
   void swiglu(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
   void swiglu_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                       const Tensor&, const Tensor&) override {}
+                       const Tensor&, const Tensor&, const Tensor&) override {}
   void activation(const Tensor&, const Tensor&, ActivationKind) override {}
   void activation_backward(const Tensor&, const Tensor&, const Tensor&, ActivationKind) override {}
   void add_row(const Tensor&, const Tensor&, const Tensor&) override {}
