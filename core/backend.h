@@ -86,8 +86,13 @@ class Backend {
   virtual DeviceKind kind() const = 0;
   virtual std::string description() const = 0;  // "cpu, 2 threads, avx512 amx_bf16"
 
-  virtual void* allocate(std::size_t bytes) = 0;  // 64-byte aligned; null when memory is out
-  virtual void release(void* data) = 0;
+  // Memory is the first part of a range of addresses, from commit() on.
+  virtual std::size_t range_bytes() const = 0;   // that are worth reserving at a time
+  virtual void* reserve(std::size_t bytes) = 0;  // 64-byte aligned; null if there is no such range
+  // The first `end` bytes of a range can be used, as `begin` of them could before; false when
+  // memory is out.
+  virtual bool commit(void* range, std::size_t begin, std::size_t end) = 0;
+  virtual void release(void* range, std::size_t bytes) = 0;
 
   // --- Elementwise -------------------------------------------------------------------------------
   virtual void fill(const Tensor& y, double value) = 0;     // any dtype
@@ -96,9 +101,10 @@ class Backend {
   virtual void scale(const Tensor& y, const Tensor& x, double factor) = 0;
   // y = silu(gate) * up [* row]: gate, up [n, ffn]; row [n], accumulation type, or empty.
   virtual void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, const Tensor& row) = 0;
+  // Writes what y was too, unless it is empty. y may be dy, and dgate and dup may be gate and up.
   virtual void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow,
-                               const Tensor& dy, const Tensor& gate, const Tensor& up,
-                               const Tensor& row) = 0;
+                               const Tensor& y, const Tensor& dy, const Tensor& gate,
+                               const Tensor& up, const Tensor& row) = 0;
   virtual void activation(const Tensor& y, const Tensor& x, ActivationKind kind) = 0;
   virtual void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
                                    ActivationKind kind) = 0;

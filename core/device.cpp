@@ -1,7 +1,6 @@
 #include "core/device.h"
 
 #include <algorithm>
-#include <bit>
 #include <string>
 #include <utility>
 
@@ -10,40 +9,14 @@
 #include "core/trace.h"
 
 namespace pf {
-namespace {
-
-// Eight sizes between powers of two: few enough for reuse, at most an eighth of the block unused.
-std::size_t rounded(std::size_t bytes) {
-  const std::size_t step = std::max<std::size_t>(64, std::bit_floor(bytes) / 8);
-  return (bytes + step - 1) / step * step;
-}
-
-}  // namespace
 
 Device::Device(std::unique_ptr<Backend> backend, std::size_t limit)
-    : backend_(std::move(backend)), limit_(limit) {}
+    : backend_(std::move(backend)), limit_(limit), arena_(*backend_, limit) {}
 
-Device::~Device() {
-  drop_cache();
-}
+Device::~Device() = default;
 
 DeviceKind Device::kind() const {
   return backend_->kind();
-}
-
-void Device::drop_cache() {
-  for (auto& [bytes, blocks] : cache_) {
-    for (void* block : blocks) backend_->release(block);
-    held_ -= bytes * blocks.size();
-  }
-  cache_.clear();
-}
-
-void* Device::fetch(std::size_t bytes) {
-  if (limit_ > 0 && held_ + bytes > limit_) return nullptr;
-  void* data = backend_->allocate(bytes);
-  if (data != nullptr) held_ += bytes;
-  return data;
 }
 
 void Device::count(std::size_t bytes, const Purpose& purpose) {
@@ -71,21 +44,10 @@ void* Device::allocate(std::size_t bytes, const Purpose& purpose) {
   const std::lock_guard lock(mutex_);
   void* data = nullptr;
   if (kind() != DeviceKind::meta) {
-    auto& blocks = cache_[rounded(bytes)];
-    if (!blocks.empty()) {
-      data = blocks.back();
-      blocks.pop_back();
-    } else {
-      data = fetch(rounded(bytes));
-      if (data == nullptr) {
-        drop_cache();
-        data = fetch(rounded(bytes));
-      }
-      require(
-          data != nullptr, "out of memory: ", bytes, " bytes asked for, ", memory_.live, " live, ",
-          memory_.peak, " at the peak",
-          limit_ > 0 ? ", of " + std::to_string(limit_) + " that a rank may use" : std::string());
-    }
+    data = arena_.allocate(bytes);
+    require(data != nullptr, "out of memory: ", bytes, " bytes asked for, ", memory_.live,
+            " live, ", memory_.peak, " at the peak",
+            limit_ > 0 ? ", of " + std::to_string(limit_) + " that a rank may use" : std::string());
   }
   count(bytes, purpose);
   return data;
@@ -95,7 +57,7 @@ void Device::release(void* data, std::size_t bytes, const Purpose& purpose) {
   if (bytes == 0) return;
   const std::lock_guard lock(mutex_);
   discount(bytes, purpose);
-  if (data != nullptr) cache_[rounded(bytes)].push_back(data);
+  if (data != nullptr) arena_.release(data, bytes);
 }
 
 Memory Device::memory() const {

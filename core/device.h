@@ -5,8 +5,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <vector>
 
+#include "core/arena.h"
 #include "core/purpose.h"
 
 namespace pf {
@@ -22,11 +22,11 @@ struct Memory {
 
 using BytesByPurpose = std::map<Purpose, std::size_t>;
 
-// One per rank: nothing here is process-wide, since a rank may be one thread. Freed blocks are kept
-// and given out again. Outlives every tensor made on it. Safe to use from several threads.
+// One per rank: nothing here is process-wide, since a rank may be one thread. The memory of freed
+// blocks is kept for others. Outlives every tensor made on it. Safe to use from several threads.
 class Device {
  public:
-  // Holds at most `limit` bytes, blocks kept for reuse included; 0: as many as there are.
+  // Holds at most `limit` bytes, what is kept for reuse included; 0: as many as there are.
   explicit Device(std::unique_ptr<Backend> backend, std::size_t limit = 0);
   ~Device();
   Device(const Device&) = delete;
@@ -54,18 +54,16 @@ class Device {
  private:
   void count(std::size_t bytes, const Purpose& purpose);
   void discount(std::size_t bytes, const Purpose& purpose);
-  void drop_cache();
-  void* fetch(std::size_t bytes);  // from the backend; null when there is no more
 
   std::unique_ptr<Backend> backend_;
   mutable std::mutex mutex_;
-  std::size_t limit_, held_ = 0;  // of the backend's memory
+  std::size_t limit_;
+  Arena arena_;
   Memory memory_;
   BytesByPurpose live_, at_peak_;
   bool is_at_peak_ = false;  // the last call set a peak: at_peak_ is live_
   std::map<std::string_view, Memory> parts_;
   double flops_ = 0;
-  std::map<std::size_t, std::vector<void*>> cache_;  // by rounded size
 };
 
 }  // namespace pf

@@ -79,7 +79,7 @@ std::vector<Tensor> Tape::record(std::vector<Tensor> outputs, const std::vector<
   return outputs;
 }
 
-void Tape::add(const Outline& x, const Tensor& gradient) {
+void Tape::add(const Outline& x, Tensor gradient) {
   const Label wanted = gradient_of(x.label);
   require(gradient.label().view == wanted.view && gradient.label().on == wanted.on,
           "backward: the gradient of a tensor that is ", text(x.label), " is ",
@@ -88,10 +88,13 @@ void Tape::add(const Outline& x, const Tensor& gradient) {
           name(x.type), ' ', x.shape, " is ", gradient.text());
   Tensor& sum = gradients_[std::size_t(x.slot)];
   if (!sum) {
-    sum = gradient;
+    sum = std::move(gradient);
     return;
   }
-  const Tensor total = Tensor::like(gradient);
+  const auto is_free = [](const Tensor& term) {
+    return term.sharers() == 1 && term.is_contiguous();  // nothing else has it
+  };
+  const Tensor total = is_free(sum) ? sum : is_free(gradient) ? gradient : Tensor::like(gradient);
   const Tensor terms[] = {sum, gradient};
   backend(total).add(total, terms);
   sum = total;
@@ -127,12 +130,12 @@ void Tape::backward(std::span<const Tensor> ys, std::span<const Tensor> dys,
       }
       arrived.push_back(std::move(dy));
     }
-    const std::vector<Tensor> made = node.backward(arrived);
+    std::vector<Tensor> made = node.backward(arrived);
     arrived.clear();
     require(made.size() == node.inputs.size(), "backward: ", made.size(), " gradients for ",
             node.inputs.size(), " inputs");
     for (std::size_t i = 0; i < made.size(); ++i)
-      if (node.inputs[i].slot >= 0 && made[i]) add(node.inputs[i], made[i]);
+      if (node.inputs[i].slot >= 0 && made[i]) add(node.inputs[i], std::move(made[i]));
   }
 }
 

@@ -96,7 +96,7 @@ class Tape {
   int find(const Tensor& x) const;
   Outline outline(const Tensor& x) const;
   static Tensor zeros(const Outline& x);
-  void add(const Outline& x, const Tensor& gradient);
+  void add(const Outline& x, Tensor gradient);
   friend std::vector<Tensor> recompute(const Segment& segment, std::vector<Tensor> inputs);
 
   std::uint64_t serial_;

@@ -1,6 +1,9 @@
 #include "launch/data.h"
 
 #include <algorithm>
+#include <atomic>
+#include <exception>
+#include <thread>
 
 #include "core/error.h"
 #include "launch/text.h"
@@ -17,21 +20,46 @@ Sequences Windows::sequences(std::int64_t first_sample) const {
 
 Data::Data(const config::Config& config, const Places& places)
     : length_(config.data().sequence()), sees_documents_before_(config.data().across_documents()) {
+  open_corpora(config, places);
   std::vector<BlendSource> blend;
   for (int i = 0; i < config.data().sources_size(); ++i) {
     const config::Source& source = config.data().sources(i);
     names_.push_back(source.name());
+    blend.push_back({source.name(), corpora_[std::size_t(i)]->windows(), source.weight()});
+  }
+  sampler_ = std::make_unique<Sampler>(blend, std::uint64_t(config.run().seed()));
+}
+
+// By several threads: of text, all bytes are read and hashed.
+void Data::open_corpora(const config::Config& config, const Places& places) {
+  const auto count = std::size_t(config.data().sources_size());
+  corpora_.resize(count);
+  std::vector<std::exception_ptr> failures(count);
+  std::atomic<std::size_t> next{0};
+  const auto open_some = [&] {
+    for (std::size_t i; (i = next++) < count;) try {
+        corpora_[i] = std::make_unique<Corpus>(
+            config.data().sources(int(i)).path(),
+            CorpusOptions{std::uint64_t(length_), config.data().heldout_share(),
+                          std::uint64_t(config.data().heldout_windows()),
+                          config.model().vocabulary()});
+      } catch (...) {
+        failures[i] = std::current_exception();
+      }
+  };
+  {
+    std::vector<std::jthread> helpers;
+    const std::size_t threads = std::min<std::size_t>(count, std::thread::hardware_concurrency());
+    for (std::size_t t = 1; t < threads; ++t) helpers.emplace_back(open_some);
+    open_some();
+  }
+  for (std::size_t i = 0; i < count; ++i) {
     try {
-      corpora_.push_back(std::make_unique<Corpus>(
-          source.path(), CorpusOptions{std::uint64_t(length_), config.data().heldout_share(),
-                                       std::uint64_t(config.data().heldout_windows()),
-                                       config.model().vocabulary()}));
+      if (failures[i]) std::rethrow_exception(failures[i]);
     } catch (const Error& error) {
       places.fail("data.sources[" + std::to_string(i) + "].path", error.what());
     }
-    blend.push_back({source.name(), corpora_.back()->windows(), source.weight()});
   }
-  sampler_ = std::make_unique<Sampler>(blend, std::uint64_t(config.run().seed()));
 }
 
 void Data::append(Windows& to, const Window& window) const {

@@ -49,6 +49,7 @@ class Data {
                   std::int64_t count) const;
 
  private:
+  void open_corpora(const config::Config& config, const Places& places);
   void append(Windows& to, const Window& window) const;
 
   std::int64_t length_;

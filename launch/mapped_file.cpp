@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -64,6 +65,17 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(bytes_, other.bytes_);
   std::swap(copy_, other.copy_);
   return *this;
+}
+
+// One access may have mapped 64 KiB around it. Addresses, of which whole pages are advised.
+void MappedFile::forget(std::size_t begin, std::size_t bytes) const {
+  constexpr std::uintptr_t around = 64 << 10;
+  if (!copy_.empty() || bytes == 0) return;
+  const auto start = reinterpret_cast<std::uintptr_t>(bytes_.data());
+  const std::uintptr_t first = std::max(start, (start + begin) / around * around);
+  const std::uintptr_t end =
+      std::min((start + begin + bytes + around - 1) / around * around, start + bytes_.size());
+  madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
 }
 
 MappedFile::~MappedFile() {

@@ -20,6 +20,8 @@ class MappedFile {
   ~MappedFile();
 
   std::span<const std::uint8_t> bytes() const { return bytes_; }
+  // These bytes were read and are not wanted soon: their pages no longer count as the process's.
+  void forget(std::size_t begin, std::size_t bytes) const;
 
  private:
   std::span<const std::uint8_t> bytes_;

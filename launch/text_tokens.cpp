@@ -32,6 +32,7 @@ TextTokens::TextTokens(const std::string& path, double heldout_share) {
       add_file(f, heldout_share);
     else
       add_whole(f, heldout_share);
+    files_[f].forget(0, files_[f].bytes().size());
   }
 }
 
@@ -67,6 +68,7 @@ void TextTokens::read(std::uint64_t first, std::span<std::int32_t> ids) const {
     const auto rest = files_[f].bytes().subspan(first - begins_[f]);
     const std::size_t taken = std::min(rest.size(), ids.size());
     std::ranges::copy(rest.first(taken), ids.begin());
+    files_[f].forget(first - begins_[f], taken);
     const std::size_t with_end = std::min(rest.size() + 1, ids.size());
     if (with_end > taken) ids[taken] = form_feed;
     ids = ids.subspan(with_end);

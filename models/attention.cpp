@@ -62,20 +62,20 @@ Attention::Attention(const std::string& prefix, int layer, const AttentionConfig
 // Queries or keys with their norm and positions.
 Tensor Attention::placed(const Tensor& x, std::optional<Norm>& norm, const Batch& batch) const {
   const Tensor y = norm ? norm->forward(x) : x;
-  return table_ != nullptr ? rope(y, batch.position, *table_) : y;
+  return table_ != nullptr ? rope_in_place(y, batch.position, *table_) : y;
 }
 
 // What attention keeps is then the queries and keys of this rank, and their products lie in memory
-// anyway: values are columns of them.
-bool Attention::rebuilds(const Context& context) const {
-  return config_.rebuilds && (table_ != nullptr || q_norm_) && !v_bias_ &&
-         context.mesh->size(axes::cp) == 1;
+// anyway: values are columns of them. Without a norm they are those columns themselves.
+bool Attention::rebuilds_heads(const Context& context) const {
+  return config_.rebuilds && q_norm_ && !v_bias_ && context.mesh->size(axes::cp) == 1;
 }
 
 Tensor Attention::forward(const Tensor& x, Context& context) {
   const PurposeScope of_part("attention");
   const Batch& batch = context.batch;
-  const Tensor h = enter(norm_.forward(x), context);
+  const auto normed = [=, this] { return norm_.forward(x); };
+  const Tensor own = normed(), h = enter(own, context);
   const auto qkv = linear(h, qkv_);  // columns: heads / tp
   const auto queries = [=, this, &batch] {
     return placed(biased(qkv[0], q_bias_), q_norm_, batch);
@@ -86,10 +86,11 @@ Tensor Attention::forward(const Tensor& x, Context& context) {
                              config_.head_dim,
                              config_.score_factor / std::sqrt(double(config_.head_dim))};
   const Tensor y = attend(q, k, v, shape, config_.window, config_.cp_method, context);
-  if (rebuilds(context)) {
+  if (rebuilds_heads(context)) {
     Tape::rebuild(q, queries);
     Tape::rebuild(k, keys);
   }
+  if (config_.rebuilds && keeps_own(context)) Tape::rebuild(own, normed);
   const Tensor out = leave(linear(y, out_pack_)[0], context);
   const PurposeScope of_sum("residual");
   return add(x, residual_dropout(biased(out, out_bias_), config_.dropout, layer_, 0, context));

@@ -32,7 +32,7 @@ class Attention {
 
  private:
   Tensor placed(const Tensor& x, std::optional<Norm>& norm, const Batch& batch) const;
-  bool rebuilds(const Context& context) const;
+  bool rebuilds_heads(const Context& context) const;
 
   int layer_;
   AttentionConfig config_;

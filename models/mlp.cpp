@@ -20,8 +20,7 @@ Parameter make_down(const Mesh& mesh, const std::string& name, const MlpConfig& 
 }  // namespace
 
 SwiGlu::SwiGlu(const std::string& prefix, const MlpConfig& c, const Mesh& mesh)
-    : rebuilds_(c.rebuilds),
-      gate_(make_up(mesh, prefix + ".gate", c)),
+    : gate_(make_up(mesh, prefix + ".gate", c)),
       up_(make_up(mesh, prefix + ".up", c)),
       down_(make_down(mesh, prefix + ".down", c)),
       gate_up_(prefix + ".gate_up", {&gate_, &up_}),
@@ -45,11 +44,7 @@ Tensor SwiGlu::forward(const Tensor& h, Context& context) {
   if (switch_pack_)
     share = activation(cast(linear(x, *switch_pack_)[0], accumulation(x.dtype())),
                        ActivationKind::sigmoid);
-  const auto inner = [gate_up, share] { return swiglu(gate_up[0], gate_up[1], share); };
-  const Tensor a = inner();
-  const Tensor y = linear(a, down_pack_)[0];
-  if (rebuilds_) Tape::rebuild(a, inner);
-  return leave(y, context);
+  return leave(linear_of_swiglu(gate_up[0], gate_up[1], share, down_pack_), context);
 }
 
 void SwiGlu::visit(const Visitor& visitor) {
@@ -88,7 +83,10 @@ void PlainMlp::visit(const Visitor& visitor) {
 }
 
 Mlp::Mlp(const std::string& prefix, int layer, const MlpConfig& c, const Mesh& mesh)
-    : layer_(layer), dropout_(c.dropout), norm_(prefix + ".mlp.norm", c.norm, mesh) {
+    : layer_(layer),
+      dropout_(c.dropout),
+      rebuilds_(c.rebuilds),
+      norm_(prefix + ".mlp.norm", c.norm, mesh) {
   if (c.activation)
     plain_.emplace(prefix + ".mlp", c, mesh);
   else
@@ -97,8 +95,10 @@ Mlp::Mlp(const std::string& prefix, int layer, const MlpConfig& c, const Mesh& m
 
 Tensor Mlp::forward(const Tensor& x, Context& context) {
   const PurposeScope of_part("mlp");
-  const Tensor h = norm_.forward(x);
+  const auto normed = [=, this] { return norm_.forward(x); };
+  const Tensor h = normed();
   const Tensor y = gated_ ? gated_->forward(h, context) : plain_->forward(h, context);
+  if (rebuilds_ && keeps_own(context)) Tape::rebuild(h, normed);
   const PurposeScope of_sum("residual");
   return add(x, residual_dropout(y, dropout_, layer_, 1, context));
 }

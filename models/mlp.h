@@ -16,7 +16,7 @@ struct MlpConfig {
   std::optional<ActivationKind> activation = {};  // of a plain MLP; none: SwiGLU
   bool has_bias = false;                          // of a plain MLP
   bool has_gate = false;                          // of SwiGLU, on its output
-  bool rebuilds = false;  // backward makes the activation again, which the last product keeps
+  bool rebuilds = false;  // backward makes again what products keep and little work gives
 };
 
 // down(silu(gate(h)) * up(h)) (Shazeer 2020), optionally times sigmoid(switch(h)); tokens enter and
@@ -28,7 +28,6 @@ class SwiGlu {
   void visit(const Visitor& visitor);
 
  private:
-  bool rebuilds_;
   Parameter gate_, up_, down_;
   Pack gate_up_, down_pack_;
   std::optional<Parameter> switch_;
@@ -60,6 +59,7 @@ class Mlp {
  private:
   int layer_;
   double dropout_;
+  bool rebuilds_;
   Norm norm_;
   std::optional<SwiGlu> gated_;
   std::optional<PlainMlp> plain_;

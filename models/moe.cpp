@@ -61,8 +61,7 @@ Moe::Moe(const std::string& prefix, int layer, const MoeConfig& c, const Mesh& m
                               .ffn = c.shared_ffn,
                               .init_std = c.init_std,
                               .out_std = c.out_std,
-                              .has_gate = c.has_shared_gate,
-                              .rebuilds = c.rebuilds},
+                              .has_gate = c.has_shared_gate},
                     mesh);
   if (c.bias_rate > 0) {
     make_bias(bias_, mesh, prefix + ".moe.router.bias", c.experts, dense_weight(Cut::whole));
@@ -72,9 +71,13 @@ Moe::Moe(const std::string& prefix, int layer, const MoeConfig& c, const Mesh& m
 
 Tensor Moe::forward(const Tensor& x, Context& context) {
   const PurposeScope of_part("router");
-  const Tensor h = norm_.forward(x);
+  const auto normed = [=, this] { return norm_.forward(x); };
+  const Tensor h = normed();
   // The router works in the accumulation type: near-ties must not be decided by rounding.
-  const Tensor logits = linear(cast(h, accumulation(h.dtype())), router_pack_)[0];
+  const auto widened = [h] { return cast(h, accumulation(h.dtype())); };
+  const Tensor wide = widened();
+  const Tensor logits = linear(wide, router_pack_)[0];
+  if (config_.rebuilds && wide.dtype() != h.dtype()) Tape::rebuild(wide, widened);
   Tensor& decided = context.statistics.chosen[layer_];
   if (config_.is_forced)
     decided = forced_choice(slice(of_stage(context.batch.token), *context.mesh, axes::tp),
@@ -89,6 +92,8 @@ Tensor Moe::forward(const Tensor& x, Context& context) {
     keep_choices_of_targets(routed, context);
 
   const Tensor y = experts(h, routed, context);
+  // Last: backward makes it first, and all that is made of it later.
+  if (config_.rebuilds && keeps_own(context)) Tape::rebuild(h, normed);
   const PurposeScope of_sum("residual");
   return add(x, residual_dropout(y, config_.dropout, layer_, 1, context));
 }
@@ -106,7 +111,12 @@ Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
                       config_.experts, tokens_cut);
   const Tensor of_shared = shared_ ? of_shared_expert(h, context) : Tensor();
   const Dispatched there = receive(std::move(sent), mesh);
-  const Tensor y = bring_back(of_experts(there.rows), there, mesh);
+  const Tensor outputs = of_experts(there.rows);
+  if (config_.rebuilds && keeps_own(context) && mesh.size(axes::etp * axes::ep) == 1)
+    Tape::rebuild(there.rows.x, [h, weights = routed.weights, order = there.order] {
+      return permute(h, weights, order).x;
+    });
+  const Tensor y = bring_back(outputs, there, mesh);
   return shared_ ? add(y, of_shared) : y;
 }
 
@@ -118,13 +128,7 @@ Tensor Moe::of_shared_expert(const Tensor& h, Context& context) {
 Tensor Moe::of_experts(const ExpertRows& rows) {
   const PurposeScope of_part("experts");
   const auto gate_up = grouped_linear(rows, gate_up_);
-  const auto inner = [gate_up, weights = rows.weights] {
-    return swiglu(gate_up[0], gate_up[1], weights);
-  };
-  const Tensor a = inner();
-  Tensor y = grouped_linear(rows.with(a), down_pack_)[0];
-  if (config_.rebuilds) Tape::rebuild(a, inner);
-  return y;
+  return grouped_linear_of_swiglu(rows, gate_up[0], gate_up[1], down_pack_);
 }
 
 void Moe::auxiliary_losses(const Routed& routed, Context& context) const {

@@ -15,8 +15,8 @@ namespace pf {
 struct Recompute {
   enum Kind : std::uint8_t {
     none,
-    selective,  // what takes little work: activations before a last product, placed queries and
-                // keys
+    selective,  // what takes little work: what norms give, rows as experts get them, activations
+                // of MLPs without a gate, queries and keys that have a norm of their own
     full,       // all but the input of a layer
   };
   Kind kind = none;

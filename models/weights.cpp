@@ -40,6 +40,10 @@ Tensor leave(const Tensor& x, const Context& context) {
   return reduce_scatter(x, *context.mesh, axes::tp);
 }
 
+bool keeps_own(const Context& context) {
+  return context.mesh->size(axes::tp) == 1;
+}
+
 Tensor residual_dropout(const Tensor& x, double p, int layer, int site, const Context& context) {
   if (p == 0 || !context.is_training) return x;
   const Random random{context.seed, std::uint32_t(0x40000000 + 2 * layer + site),

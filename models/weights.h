@@ -49,6 +49,8 @@ Tensor of_stage(const Tensor& constant);
 // gathers them and leaves its partial sums scattered.
 Tensor enter(const Tensor& x, const Context& context);
 Tensor leave(const Tensor& x, const Context& context);
+// Whether a block's products keep the very tensor that entered, not one gathered from it.
+bool keeps_own(const Context& context);
 
 // Dropout at the end of a residual branch of `layer`; `site` tells two of one layer apart.
 Tensor residual_dropout(const Tensor& x, double p, int layer, int site, const Context& context);

@@ -17,8 +17,8 @@ namespace {
 // Below this many elements a kernel is quicker than waking the workers.
 constexpr std::int64_t least_elements = 16384;
 
-// Where pages of 2 MiB pay.
-constexpr std::size_t huge_page = std::size_t{2} << 20;
+// By which memory grows: a few huge pages.
+constexpr std::size_t step = std::size_t{4} << 20;
 
 std::array<std::byte, 8> pattern_of(DType type, double value) {
   std::array<std::byte, 8> bytes{};
@@ -71,6 +71,10 @@ std::size_t rounded(std::size_t bytes) {
   return (bytes + 63) / 64 * 64;
 }
 
+std::size_t whole_steps(std::size_t bytes) {
+  return (bytes + step - 1) / step * step;
+}
+
 // "3 0 5"
 std::string text_of(const std::vector<std::int64_t>& numbers) {
   std::string text;
@@ -93,16 +97,30 @@ std::string CpuBackend::description() const {
          processor_features(isa_);
 }
 
-// Large blocks are advised to use huge pages: they are touched as a whole, and often.
-void* CpuBackend::allocate(std::size_t bytes) {
-  const std::size_t alignment = bytes >= 2 * huge_page ? huge_page : 64;
-  void* data = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-  if (data != nullptr && alignment == huge_page) madvise(data, bytes, MADV_HUGEPAGE);
-  return data;
+std::size_t CpuBackend::range_bytes() const {
+  return std::size_t{16} << 30;
 }
 
-void CpuBackend::release(void* data) {
-  std::free(data);
+void* CpuBackend::reserve(std::size_t bytes) {
+  void* range = mmap(nullptr, whole_steps(bytes), PROT_NONE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return range == MAP_FAILED ? nullptr : range;
+}
+
+// What is more than a small rank needs is advised to use huge pages: faults are dear.
+bool CpuBackend::commit(void* range, std::size_t begin, std::size_t end) {
+  begin = whole_steps(begin);
+  end = whole_steps(end);
+  if (begin == end) return true;
+  auto* first = static_cast<std::byte*>(range);
+  if (mprotect(first + begin, end - begin, PROT_READ | PROT_WRITE) != 0) return false;
+  begin = std::max(begin, step);
+  if (begin < end) madvise(first + begin, end - begin, MADV_HUGEPAGE);
+  return true;
+}
+
+void CpuBackend::release(void* range, std::size_t bytes) {
+  munmap(range, whole_steps(bytes));
 }
 
 void CpuBackend::share(std::int64_t size, std::int64_t grain, std::int64_t cost, const Part& part) {
@@ -189,11 +207,11 @@ void CpuBackend::swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, c
 }
 
 void CpuBackend::swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow,
-                                 const Tensor& dy, const Tensor& gate, const Tensor& up,
-                                 const Tensor& row) {
+                                 const Tensor& y, const Tensor& dy, const Tensor& gate,
+                                 const Tensor& up, const Tensor& row) {
   const Span span("kernel", "swiglu_backward");
   over_rows(dy.rows(), dy.columns(), [&](std::int64_t begin, std::int64_t end, int) {
-    of(dy).swiglu_backward(dgate, dup, drow, dy, gate, up, row, begin, end);
+    of(dy).swiglu_backward(dgate, dup, drow, y, dy, gate, up, row, begin, end);
   });
 }
 

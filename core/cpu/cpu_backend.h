@@ -20,21 +20,24 @@ namespace pf {
 // Shares each kernel's rows, columns or elements out to its workers. The same for any number of
 // them, but for the weight gradients of rms_norm_backward and what Products and AttentionKernels
 // say.
-class CpuBackend final : public Backend {
+class CpuBackend : public Backend {
  public:
   // `isa` must be one of usable_isas().
   explicit CpuBackend(int workers, int first_processor = -1, Isa isa = usable_isas().back());
   DeviceKind kind() const override { return DeviceKind::cpu; }
   std::string description() const override;
-  void* allocate(std::size_t bytes) override;
-  void release(void* data) override;
+  std::size_t range_bytes() const override;
+  void* reserve(std::size_t bytes) override;
+  bool commit(void* range, std::size_t begin, std::size_t end) override;
+  void release(void* range, std::size_t bytes) override;
   void fill(const Tensor& y, double value) override;
   void copy(const Tensor& y, const Tensor& x) override;
   void add(const Tensor& y, std::span<const Tensor> xs) override;
   void scale(const Tensor& y, const Tensor& x, double factor) override;
   void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, const Tensor& row) override;
-  void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow, const Tensor& dy,
-                       const Tensor& gate, const Tensor& up, const Tensor& row) override;
+  void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow, const Tensor& y,
+                       const Tensor& dy, const Tensor& gate, const Tensor& up,
+                       const Tensor& row) override;
   void activation(const Tensor& y, const Tensor& x, ActivationKind kind) override;
   void activation_backward(const Tensor& dx, const Tensor& dy, const Tensor& x,
                            ActivationKind kind) override;

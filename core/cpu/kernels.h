@@ -36,8 +36,8 @@ struct Kernels {
   void (*swiglu)(const Tensor& y, const Tensor& gate, const Tensor& up, const Tensor& row,
                  i64 begin, i64 end);
   void (*swiglu_backward)(const Tensor& dgate, const Tensor& dup, const Tensor& drow,
-                          const Tensor& dy, const Tensor& gate, const Tensor& up, const Tensor& row,
-                          i64 begin, i64 end);
+                          const Tensor& y, const Tensor& dy, const Tensor& gate, const Tensor& up,
+                          const Tensor& row, i64 begin, i64 end);
   void (*dropout)(const Tensor& y, const Tensor& x, double p, const Random& random,
                   const Tensor& token, i64 width, i64 first_column, i64 begin, i64 end);
   void (*embedding)(const Tensor& y, const Tensor& ids, const Tensor& w, i64 first, i64 begin,

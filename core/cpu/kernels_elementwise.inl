@@ -140,21 +140,22 @@ void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, const Tensor&
     sweep<A>(
         0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
           const Vector<A> x = load<A>(g + c, n);
-          store<A>(to + c, x / (A(1) + exponential(-x)) * load<A>(u + c, n) * weight, n);
+          const Vector<A> silu = x * (A(1) / (A(1) + exponential(-x)));
+          store<A>(to + c, silu * load<A>(u + c, n) * weight, n);
         });
   }
 }
 
 template <class T>
-void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow, const Tensor& dy,
-                     const Tensor& gate, const Tensor& up, const Tensor& row, std::int64_t begin,
-                     std::int64_t end) {
+void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow, const Tensor& y,
+                     const Tensor& dy, const Tensor& gate, const Tensor& up, const Tensor& row,
+                     std::int64_t begin, std::int64_t end) {
   using A = Sum<T>;
-  const RowsOf<T> dgates(dgate), dups(dup), dys(dy), gates(gate), ups(up);
+  const RowsOf<T> dgates(dgate), dups(dup), ys(y), dys(dy), gates(gate), ups(up);
   const RowsOf<A> weights(row), drows(drow);
   const std::int64_t columns = dy.columns();
   for (std::int64_t r = begin; r < end; ++r) {
-    T *dg = dgates[r], *du = dups[r];
+    T *dg = dgates[r], *du = dups[r], *to = ys ? ys[r] : nullptr;
     const T *d = dys[r], *g = gates[r], *u = ups[r];
     const A weight = weights ? *weights[r] : A(1);
     Vector<A> total{};
@@ -166,6 +167,7 @@ void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow,
           total += grad * silu * v;
           store<A>(dg + c, grad * weight * v * (s + silu * (A(1) - s)), n);
           store<A>(du + c, grad * weight * silu, n);
+          if (to != nullptr) store<A>(to + c, silu * v * weight, n);
         });
     if (drows) *drows[r] = sum(total);
   }

@@ -27,9 +27,15 @@ struct Draw {
   return {a, b, c, d};
 }
 
+// Exactly, of words below 2^32: in the last bits of 2^52. Not every instruction set can convert.
+[[gnu::always_inline]] inline Vector<double> number(Words word) {
+  return (Vector<double>)(word | std::bit_cast<std::uint64_t>(0x1p52)) - 0x1p52;
+}
+
 // In (0, 1), of 53 bits.
 [[gnu::always_inline]] inline Vector<double> fraction(Words bits) {
-  return (__builtin_convertvector((Vector<std::int64_t>)bits, Vector<double>) + 0.5) * 0x1p-53;
+  const Vector<double> whole = number(bits >> 32) * 0x1p32 + number(bits & 0xffffffff);
+  return (whole + 0.5) * 0x1p-53;
 }
 
 // Random::uniform() of `first` + lane, exactly.
@@ -38,37 +44,42 @@ struct Draw {
   return fraction((draw.first << 32 | draw.second) >> 11);
 }
 
-// log x of positive, normal x = 2^e m, by log m = 2 artanh((m - 1) / (m + 1)).
+// log x of positive, normal x = 2^e m, by log m = 2 artanh((m - 1) / (m + 1)). Within 1e-11 where
+// T is f32.
+template <class T>
 [[gnu::always_inline]] inline Vector<double> logarithm(Vector<double> x) {
-  using Integers = Vector<std::int64_t>;
-  const auto bits = (Integers)x;
-  const auto one = std::bit_cast<std::int64_t>(1.0);
-  auto m = (Vector<double>)((bits & 0xfffffffffffff) | one);
-  Vector<double> e = __builtin_convertvector((bits >> 52) - 1023, Vector<double>);
+  const auto bits = (Words)x;
+  auto m = (Vector<double>)((bits & 0xfffffffffffff) | std::bit_cast<std::uint64_t>(1.0));
+  Vector<double> e = number(bits >> 52) - 1023.0;
   const auto is_high = m > std::numbers::sqrt2;
   m = is_high ? m * 0.5 : m;
   e = is_high ? e + 1 : e;
   const Vector<double> s = (m - 1) / (m + 1), z = s * s;
-  Vector<double> p = all(1.0 / 23);
-  for (int odd = 21; odd >= 3; odd -= 2) p = p * z + 1.0 / odd;
+  constexpr int last = std::is_same_v<T, float> ? 13 : 23;
+  Vector<double> p = all(1.0 / last);
+  for (int odd = last - 2; odd >= 3; odd -= 2) p = p * z + 1.0 / odd;
   constexpr double ln2_upper = 0x1.62e42fee00000p-1, ln2_lower = 0x1.a39ef35793c76p-33;
   return e * ln2_upper + (2 * s + (2 * s * z * p + e * ln2_lower));
 }
 
-// cos 2 pi x of x in [0, 1] as sin 2 pi (1/4 - x), where x and 1 - x are alike.
+// cos 2 pi x of x in [0, 1] as sin 2 pi (1/4 - x), where x and 1 - x are alike. Within 1e-11 where
+// T is f32.
+template <class T>
 [[gnu::always_inline]] inline Vector<double> cosine_of_turns(Vector<double> x) {
   const Vector<double> t = (0.25 - (x > 0.5 ? 1 - x : x)) * (2 * std::numbers::pi), z = t * t;
   Vector<double> p = all(1.0);
-  for (int n = 22; n >= 2; n -= 2) p = 1 - p * z * (1.0 / (n * (n + 1)));
+  constexpr int last = std::is_same_v<T, float> ? 16 : 22;
+  for (int n = last; n >= 2; n -= 2) p = 1 - p * z * (1.0 / (n * (n + 1)));
   return t * p;
 }
 
-// Random::normal() of `first` + lane, but for rounding in f64.
+// Random::normal() of `first` + lane, but for rounding in f64, or as exactly as T holds it.
+template <class T>
 [[gnu::always_inline]] inline Vector<double> normals(const Random& random, std::uint64_t first) {
   const Draw draw = words(random, first);
   const Vector<double> u = fraction(draw.first << 21 ^ draw.second >> 11);
   const Vector<double> v = fraction(draw.third << 21 ^ draw.fourth >> 11);
-  return Vector<double>(square_root(-2 * logarithm(u))) * cosine_of_turns(v);
+  return Vector<double>(square_root(-2 * logarithm<T>(u))) * cosine_of_turns<T>(v);
 }
 
 template <class T>
@@ -110,7 +121,7 @@ void normal(const Tensor& y, const Random& random, double std, const Shape& whol
     const auto next = std::uint64_t(index + column);
     sweep<double>(
         0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-          store<double>(to + c, normals(random, next + std::uint64_t(c)) * std, n);
+          store<double>(to + c, normals<T>(random, next + std::uint64_t(c)) * std, n);
         });
     begin += count;
   }

@@ -35,17 +35,17 @@ std::string CudaBackend::description() const {
   return out.str();
 }
 
-void* CudaBackend::allocate(std::size_t bytes) {
+void* CudaBackend::reserve(std::size_t bytes) {
   use(device_);
   void* data = nullptr;
   if (cudaMalloc(&data, bytes) == cudaSuccess) return data;
-  cudaGetLastError();  // forgotten: the caller frees what it can and tries again
+  cudaGetLastError();  // forgotten: the caller tries again with less
   return nullptr;
 }
 
-void CudaBackend::release(void* data) {
+void CudaBackend::release(void* range, std::size_t) {
   use(device_);
-  check(cudaFree(data), "cudaFree");
+  check(cudaFree(range), "cudaFree");
 }
 
 void CudaBackend::fill(const Tensor& y, double value) {

@@ -14,8 +14,10 @@ class CudaBackend : public Backend {
 
   DeviceKind kind() const override { return DeviceKind::cuda; }
   std::string description() const override;  // "NVIDIA H100 80GB, 79.1 GiB, compute 9.0"
-  void* allocate(std::size_t bytes) override;
-  void release(void* data) override;
+  std::size_t range_bytes() const override { return std::size_t{256} << 20; }
+  void* reserve(std::size_t bytes) override;  // with its memory
+  bool commit(void*, std::size_t, std::size_t) override { return true; }
+  void release(void* range, std::size_t bytes) override;
   // Only 0, in whole bytes.
   void fill(const Tensor& y, double value) override;
   // Between the host and the device too; no casts.
@@ -27,7 +29,7 @@ class CudaBackend : public Backend {
     absent("swiglu");
   }
   void swiglu_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                       const Tensor&, const Tensor&) override {
+                       const Tensor&, const Tensor&, const Tensor&) override {
     absent("swiglu_backward");
   }
   void activation(const Tensor&, const Tensor&, ActivationKind) override { absent("activation"); }

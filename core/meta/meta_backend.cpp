@@ -20,15 +20,17 @@ class MetaBackend final : public Backend {
 
   DeviceKind kind() const override { return DeviceKind::meta; }
   std::string description() const override { return "meta of " + target_->description(); }
-  void* allocate(std::size_t) override { return nullptr; }
-  void release(void*) override {}
+  std::size_t range_bytes() const override { return 0; }
+  void* reserve(std::size_t) override { return nullptr; }
+  bool commit(void*, std::size_t, std::size_t) override { return false; }
+  void release(void*, std::size_t) override {}
   void fill(const Tensor&, double) override {}
   void copy(const Tensor&, const Tensor&) override {}
   void add(const Tensor&, std::span<const Tensor>) override {}
   void scale(const Tensor&, const Tensor&, double) override {}
   void swiglu(const Tensor&, const Tensor&, const Tensor&, const Tensor&) override {}
   void swiglu_backward(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                       const Tensor&, const Tensor&) override {}
+                       const Tensor&, const Tensor&, const Tensor&) override {}
   void activation(const Tensor&, const Tensor&, ActivationKind) override {}
   void activation_backward(const Tensor&, const Tensor&, const Tensor&, ActivationKind) override {}
   void add_row(const Tensor&, const Tensor&, const Tensor&) override {}

@@ -87,16 +87,23 @@ Tensor swiglu(const Tensor& gate, const Tensor& up, const Tensor& row) {
   const Tensor y = Tensor::empty(gate.shape(), gate.dtype(), gate.device(), label);
   backend(y).swiglu(y, gate, up, row);
   return Tape::record(y, {gate, up, row}, false, [gate, up, row](const Tensor& dy) {
-    const std::int64_t ffn = gate.columns();
-    // Side by side, so that the gradient of one product that made both is one matrix.
-    const Tensor both = Tensor::empty({gate.rows(), 2 * ffn}, gate.dtype(), gate.device(),
-                                      gradient_of(gate.label()));
-    const Tensor dgate = both.columns(0, ffn);
-    const Tensor dup = both.columns(ffn, 2 * ffn).labelled(gradient_of(up.label()));
+    const auto [dgate, dup] = gradients_of_gate_up(gate, up);
     const Tensor drow = row ? Tensor::gradient_like(row) : Tensor();
-    backend(dy).swiglu_backward(dgate, dup, drow, dy, gate, up, row);
+    backend(dy).swiglu_backward(dgate, dup, drow, {}, dy, gate, up, row);
     return std::vector<Tensor>{dgate, dup, drow};
   });
+}
+
+GateUp gradients_of_gate_up(const Tensor& gate, const Tensor& up) {
+  const std::int64_t ffn = gate.columns();
+  Tensor both;
+  if (gate.sharers() == 2 && gate.pitch() == 2 * ffn) {
+    both = gate.widened(2 * ffn);
+    if (both && !up.is_same_view(both.columns(ffn, 2 * ffn))) both = {};
+  }
+  if (!both) both = Tensor::empty({gate.rows(), 2 * ffn}, gate.dtype(), gate.device());
+  return {both.columns(0, ffn).labelled(gradient_of(gate.label())),
+          both.columns(ffn, 2 * ffn).labelled(gradient_of(up.label()))};
 }
 
 Tensor activation(const Tensor& x, ActivationKind kind) {

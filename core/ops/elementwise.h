@@ -24,6 +24,14 @@ std::vector<Tensor> split_rows(const Tensor& x, std::int64_t rows);
 // Backward keeps all three.
 Tensor swiglu(const Tensor& gate, const Tensor& up, const Tensor& row = {});
 
+// Where the gradients of gate and up go: side by side, so that the gradient of one product that
+// made both is one matrix; over gate and up themselves, if they lie so and only the two of them
+// share their storage.
+struct GateUp {
+  Tensor gate, up;
+};
+GateUp gradients_of_gate_up(const Tensor& gate, const Tensor& up);
+
 // Element by element; backward keeps x.
 Tensor activation(const Tensor& x, ActivationKind kind);
 

@@ -5,6 +5,7 @@
 
 #include "core/adapter.h"
 #include "core/error.h"
+#include "core/ops/elementwise.h"
 
 namespace pf {
 namespace {
@@ -149,7 +150,12 @@ Tape::Work weight_work(const Tensor& x, const Tensor& dy, Pack& w, const Counts&
   };
 }
 
-std::vector<Tensor> product(const char* op, const Tensor& x, Pack& w, const Counts& counts) {
+struct Product {
+  Tensor y;                   // [rows, outputs of all parts]
+  std::vector<Label> labels;  // of the parts
+};
+
+Product product_of(const char* op, const Tensor& x, Pack& w, const Counts& counts) {
   const Parameter& first = *w.parts()[0];
   require(is_floating(x.dtype()) && first.type() == accumulation(x.dtype()), op, ": x is ",
           x.text(), ", ", first.name(), " is ", name(first.type()), ' ', first.shape());
@@ -168,17 +174,50 @@ std::vector<Tensor> product(const char* op, const Tensor& x, Pack& w, const Coun
   const Tensor y = Tensor::empty({x.rows(), packed.outputs}, x.dtype(), x.device(), labels[0], op);
   count_product(x, packed);
   backend(x).product(y, x, packed, counts, workspace(x, packed));
+  return {y, labels};
+}
+
+// The gradient of x [rows, inputs], whose own label is `label`.
+Tensor input_gradient(const Tensor& dy, Pack& w, const Counts& counts, const Label& label) {
+  const Packed& packed = borrow(w, dy.dtype()).packed;
+  Tensor dx =
+      Tensor::empty({dy.rows(), packed.inputs}, dy.dtype(), dy.device(), gradient_of(label));
+  count_product(dx, packed);
+  backend(dy).product_input_gradient(dx, dy, packed, counts, workspace(dy, packed));
+  return dx;
+}
+
+std::vector<Tensor> product(const char* op, const Tensor& x, Pack& w, const Counts& counts) {
+  const Product made = product_of(op, x, w, counts);
   return Tape::record(
-      columns_of(y, w, labels), {x}, w.is_trainable(),
+      columns_of(made.y, w, made.labels), {x}, w.is_trainable(),
       [x, &w, counts, is_wanted = x.slot().index >= 0](std::span<const Tensor> dys) {
-        const Packed& now = borrow(w, x.dtype()).packed;
-        const Tensor dy = side_by_side(dys, now.outputs);
+        const Tensor dy = side_by_side(dys, borrow(w, x.dtype()).packed.outputs);
         if (w.is_trainable()) Tape::weight_work(weight_work(x, dy, w, counts));
         if (!is_wanted) return std::vector<Tensor>(1);
-        const Tensor dx = Tensor::gradient_like(x);
-        count_product(x, now);
-        backend(x).product_input_gradient(dx, dy, now, counts, workspace(x, now));
-        return std::vector<Tensor>{dx};
+        return std::vector<Tensor>{input_gradient(dy, w, counts, x.label())};
+      },
+      op);
+}
+
+Tensor product_of_swiglu(const char* op, const Tensor& gate, const Tensor& up, const Tensor& row,
+                         Pack& w, const Counts& counts) {
+  require(w.parts().size() == 1, op, ": ", w.name(), " has ", w.parts().size(), " parts, not one");
+  const auto activation = [&] {
+    const Tape::Recording pause(nullptr);
+    return swiglu(gate, up, row);
+  };
+  const Tensor a = activation();
+  const Product made = product_of(op, a, w, counts);
+  return Tape::record(
+      made.y, {gate, up, row}, w.is_trainable(),
+      [gate, up, row, &w, counts, label = a.label()](const Tensor& dy) {
+        const Tensor da = input_gradient(dy, w, counts, label);
+        const auto [dgate, dup] = gradients_of_gate_up(gate, up);
+        const Tensor drow = row ? Tensor::gradient_like(row) : Tensor();
+        backend(dy).swiglu_backward(dgate, dup, drow, da, da, gate, up, row);
+        if (w.is_trainable()) Tape::weight_work(weight_work(da.labelled(label), dy, w, counts));
+        return std::vector<Tensor>{dgate, dup, drow};
       },
       op);
 }
@@ -187,6 +226,10 @@ std::vector<Tensor> product(const char* op, const Tensor& x, Pack& w, const Coun
 
 std::vector<Tensor> linear(const Tensor& x, Pack& w) {
   return product("linear", x, w, {x.rows()});
+}
+
+Tensor linear_of_swiglu(const Tensor& gate, const Tensor& up, const Tensor& row, Pack& w) {
+  return product_of_swiglu("linear", gate, up, row, w, {gate.rows()});
 }
 
 void add_weight_gradients(const Tensor& x, const Tensor& dy, Pack& w,
@@ -217,6 +260,11 @@ Tensor add_bias(const Tensor& x, Parameter& b) {
 
 std::vector<Tensor> grouped_linear(const ExpertRows& rows, Pack& w) {
   return product("grouped_linear", rows.x, w, rows.counts);
+}
+
+Tensor grouped_linear_of_swiglu(const ExpertRows& rows, const Tensor& gate, const Tensor& up,
+                                Pack& w) {
+  return product_of_swiglu("grouped_linear", gate, up, rows.weights, w, rows.counts);
 }
 
 }  // namespace pf

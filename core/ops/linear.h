@@ -16,6 +16,10 @@ namespace pf {
 // dy.
 std::vector<Tensor> linear(const Tensor& x, Pack& w);
 
+// The one part of linear(swiglu(gate, up, row), w) without keeping the activation: backward keeps
+// gate, up and row, and swiglu's backward makes the activation once more, where its gradient was.
+Tensor linear_of_swiglu(const Tensor& gate, const Tensor& up, const Tensor& row, Pack& w);
+
 // The weight work of linear() and grouped_linear(): adds to the gradients of the parts that are
 // trained, and of adapters, without making those of W. dy [tokens, outputs of all parts]; counts:
 // the rows of each expert, or the tokens.
@@ -38,5 +42,8 @@ struct ExpertRows {
 
 // The same product for each expert's rows: part i [experts, out_i, in].
 std::vector<Tensor> grouped_linear(const ExpertRows& rows, Pack& w);
+// Of swiglu(gate, up, rows.weights), as linear_of_swiglu().
+Tensor grouped_linear_of_swiglu(const ExpertRows& rows, const Tensor& gate, const Tensor& up,
+                                Pack& w);
 
 }  // namespace pf

@@ -186,18 +186,38 @@ Tensor rope_table(std::int64_t positions, std::span<const double> frequencies, D
   return table;
 }
 
-Tensor rope(const Tensor& x, const Tensor& position, const Tensor& table) {
+namespace {
+
+Label rope_label(const Tensor& x, const Tensor& position, const Tensor& table) {
   require(x.columns() % table.columns() == 0 && table.dtype() == accumulation(x.dtype()) &&
               position.size() == x.rows() && position.dtype() == DType::i32,
           "rope: x is ", x.text(), ", position ", position.text(), ", table ", table.text());
-  const Label label = meet("rope", Meeting::product, {x.label(), position.label()});
-  const Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), label);
+  return meet("rope", Meeting::product, {x.label(), position.label()});
+}
+
+Tensor rope_into(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor& table) {
   backend(x).rope(y, x, position, table, false);
-  return Tape::record(y, {x}, false, [=, label = gradient_of(x.label())](const Tensor& dy) {
-    Tensor dx = Tensor::like(dy).labelled(label);
-    backend(dy).rope(dx, dy, position, table, true);
-    return dx;
-  });
+  return Tape::record(
+      y, {x}, false,
+      [=, label = gradient_of(x.label())](const Tensor& dy) {
+        const bool is_free = dy.sharers() == 1;  // nothing else has it
+        Tensor dx = (is_free ? dy.columns(0, dy.columns()) : Tensor::like(dy)).labelled(label);
+        backend(dy).rope(dx, dy, position, table, true);
+        return dx;
+      },
+      "rope");
+}
+
+}  // namespace
+
+Tensor rope(const Tensor& x, const Tensor& position, const Tensor& table) {
+  const Label label = rope_label(x, position, table);
+  return rope_into(Tensor::empty(x.shape(), x.dtype(), x.device(), label), x, position, table);
+}
+
+Tensor rope_in_place(const Tensor& x, const Tensor& position, const Tensor& table) {
+  const Label label = rope_label(x, position, table);
+  return rope_into(x.columns(0, x.columns()).labelled(label), x, position, table);
 }
 
 }  // namespace pf

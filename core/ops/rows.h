@@ -64,5 +64,8 @@ Tensor rope_table(std::int64_t positions, std::span<const double> frequencies, D
 // 2021, equation 34). x [tokens, heads * head_dim], position [tokens] i32. Backward keeps neither x
 // nor y.
 Tensor rope(const Tensor& x, const Tensor& position, const Tensor& table);
+// The same over x, which is gone: nothing else reads it, and the op that made it does not keep it
+// for its backward, as products, biases and norms don't.
+Tensor rope_in_place(const Tensor& x, const Tensor& position, const Tensor& table);
 
 }  // namespace pf

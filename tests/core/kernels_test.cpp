@@ -109,7 +109,7 @@ TEST(Kernels, SwigluIsSiluOfTheGateTimesUpTimesTheRowsWeight) {
       put(gate, 3, 5, 200);
       put(gate, 3, 6, -200);
       machine.backend().swiglu(y, gate, up, row);
-      machine.backend().swiglu_backward(dgate, dup, drow, dy, gate, up, row);
+      machine.backend().swiglu_backward(dgate, dup, drow, {}, dy, gate, up, row);
       const Table g = table(gate), u = table(up), d = table(dy);
       Table want = g, want_gate = g, want_up = g, want_row = zeros(1, 37);
       for (std::int64_t r = 0; r < 37; ++r)
@@ -125,6 +125,26 @@ TEST(Kernels, SwigluIsSiluOfTheGateTimesUpTimesTheRowsWeight) {
       expect_close(dup, want_up);
       if (weighted) expect_close(drow, want_row, machine.type == DType::f64 ? 1e-12 : 2e-4);
     }
+  });
+}
+
+TEST(Kernels, SwigluBackwardInPlaceGivesTheSameBitsAndTheResultOnceMore) {
+  on_each_machine([](Machine& machine) {
+    const Shape shape{37, 531};
+    const auto random = [&](std::uint64_t seed) {
+      return machine.random(shape, machine.type, seed);
+    };
+    const Tensor gate = random(1), up = random(2), dy = random(3),
+                 row = machine.random({37}, machine.sums(), 4);
+    const Tensor y = machine.empty(shape, machine.type), dgate = machine.empty(shape, machine.type),
+                 dup = machine.empty(shape, machine.type),
+                 drow = machine.empty({37}, machine.sums());
+    machine.backend().swiglu(y, gate, up, row);
+    machine.backend().swiglu_backward(dgate, dup, drow, {}, dy, gate, up, row);
+    const Tensor wanted[] = {y, dgate, dup};
+    machine.backend().swiglu_backward(gate, up, drow, dy, dy, gate, up, row);
+    const Tensor found[] = {dy, gate, up};
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(table(found[i]).values, table(wanted[i]).values) << i;
   });
 }
 
@@ -525,7 +545,7 @@ TEST(Kernels, TensorsWithoutRowsAreLeftAlone) {
     backend.add(x, std::array{x, x});
     backend.scale(x, x, 2);
     backend.swiglu(x, x, x, none);
-    backend.swiglu_backward(x, x, none, x, x, x, none);
+    backend.swiglu_backward(x, x, none, x, x, x, x, none);
     backend.dropout(x, x, 0.5, {}, tokens, 64, 0);
     backend.embedding(x, ids, vocabulary, 0);
     backend.embedding_backward({vocabulary, false}, ids, x, 0);

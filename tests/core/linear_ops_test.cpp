@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/ops/elementwise.h"
 #include "tests/gradients.h"
 #include "tests/tensors.h"
 
@@ -80,6 +81,103 @@ TEST_F(LinearOp, LinearOfInvariantsHasTheGradientsOfFiniteDifferences) {
   Pack pack("w", {w.get()});
   expect_gradients([&](const Tensors& x) { return linear(x[0], pack); }, {make({70, 3}, 1)},
                    {w.get()});
+}
+
+TEST_F(LinearOp, LinearOfSwigluHasTheGradientsOfFiniteDifferences) {
+  const Weight w = make_weight("w", {5, 7}, device, dense(columns, replicated, replicated));
+  Pack pack("down", {w.get()});
+  const Label hidden = dense(columns, rows, rows);
+  const Tensor row = make({11}, 3, dense(replicated, rows, rows));
+  expect_gradients(
+      [&](const Tensors& x) { return Tensors{linear_of_swiglu(x[0], x[1], {}, pack)}; },
+      {make({11, 7}, 1, hidden), make({11, 7}, 2, hidden)}, {w.get()});
+  expect_gradients(
+      [&](const Tensors& x) { return Tensors{linear_of_swiglu(x[0], x[1], x[2], pack)}; },
+      {make({11, 7}, 1, hidden), make({11, 7}, 2, hidden), row}, {w.get()});
+}
+
+// What a gated MLP does, its activation kept or not: y, then the gradients of x and of all weights.
+struct Gated {
+  explicit Gated(Device& device)
+      : gate(make_weight("gate", {9, 6}, device)),
+        up(make_weight("up", {9, 6}, device)),
+        down(make_weight("down", {6, 9}, device)) {}
+
+  std::vector<std::vector<double>> run(const Tensor& in, bool keeps, bool defers = false) {
+    Pack gate_up("gate_up", {gate.get(), up.get()}), down_pack("down", {down.get()});
+    for (Parameter* w : {gate.get(), up.get(), down.get()}) w->clear_gradient();
+    Tape tape;
+    const Tensor x = tape.watch(in);
+    Tensor y;
+    {
+      const Tape::Recording on(&tape);
+      const Tensors both = linear(x, gate_up);
+      y = keeps ? linear(swiglu(both[0], both[1]), down_pack)[0]
+                : linear_of_swiglu(both[0], both[1], {}, down_pack);
+    }
+    live = in.device().memory().live;
+    in.device().restart_peak();
+    const Tensor ys[] = {y}, dys[] = {coefficients(y, 0)};
+    std::vector<Tape::Work> later;
+    tape.backward(ys, dys, defers ? &later : nullptr);
+    for (const Tape::Work& work : later) work();
+    peak = in.device().memory().peak;
+    std::vector<std::vector<double>> out{elements(y), elements(tape.gradient(x))};
+    for (Parameter* w : {gate.get(), up.get(), down.get()}) out.push_back(elements(w->gradient()));
+    return out;
+  }
+
+  Weight gate, up, down;
+  std::size_t live = 0, peak = 0;
+};
+
+TEST_F(LinearOp, LinearOfSwigluHasTheBitsOfLinearAndSwiglu) {
+  Gated gated(device);
+  const Tensor x = make({40, 6}, 1);
+  const auto wanted = gated.run(x, true);
+  EXPECT_EQ(gated.run(x, false), wanted);
+  EXPECT_EQ(gated.run(x, false, true), wanted) << "weight gradients later";
+}
+
+TEST_F(LinearOp, LinearOfSwigluKeepsNoActivationAndNeedsNoRoomForItsOperandsGradients) {
+  Gated gated(device);
+  const Tensor x = make({4000, 6}, 1);
+  gated.run(x, true);  // makes the weights' gradients
+  const std::size_t of_activation = 4000 * 9 * sizeof(double);
+  gated.run(x, true);
+  const std::size_t live = gated.live;
+  gated.run(x, false);
+  EXPECT_EQ(gated.live, live - of_activation);
+  EXPECT_LT(gated.peak - gated.live, of_activation + 3 * 4000 * 6 * sizeof(double));
+}
+
+TEST_F(LinearOp, LinearOfSwigluLeavesOperandsThatOthersHoldAsTheyAre) {
+  Gated gated(device);
+  Pack gate_up("gate_up", {gated.gate.get(), gated.up.get()}),
+      down_pack("down", {gated.down.get()});
+  Tape tape;
+  const Tensor x = tape.watch(make({10, 6}, 1));
+  Tensors both;
+  Tensor y;
+  {
+    const Tape::Recording on(&tape);
+    both = linear(x, gate_up);
+    y = linear_of_swiglu(both[0], both[1], {}, down_pack);
+  }
+  const auto before = elements(both[0]);
+  const Tensor ys[] = {y}, dys[] = {coefficients(y, 0)};
+  tape.backward(ys, dys);
+  EXPECT_EQ(elements(both[0]), before);
+}
+
+TEST_F(LinearOp, LinearOfSwigluWantsOnePart) {
+  const Weight a = make_weight("a", {5, 7}, device), b = make_weight("b", {5, 7}, device);
+  Pack pack("ab", {a.get(), b.get()});
+  expect_error(
+      [&] {
+        linear_of_swiglu(make({3, 7}, 1), make({3, 7}, 2), {}, pack);
+      },
+      {"linear", "ab has 2 parts"});
 }
 
 TEST_F(LinearOp, TheResultsOfALinearAreColumnsOfOneMatrix) {

@@ -5,9 +5,11 @@
 
 #include <cmath>
 #include <memory>
+#include <tuple>
 #include <vector>
 
 #include "core/ops/attention.h"
+#include "core/ops/elementwise.h"
 #include "tests/gradients.h"
 #include "tests/tensors.h"
 
@@ -134,6 +136,28 @@ TEST_F(RowsOp, RopeOfAWholeTensorByCutPositionsHasAPartialGradient) {
         return Tensors{rope(x[0], ids({8, 1}, tokens), table)};
       },
       {make({2, 4}, 1, dense(replicated, rows, rows))});
+}
+
+TEST_F(RowsOp, RopeInPlaceHasTheBitsOfRopeInTheStorageOfItsOperand) {
+  const Tensor table = rope_table(9, rope_frequencies(6, 100, {}, 9), DType::f64, device);
+  const Tensor position = ids({8, 0, 3, 3, 1});
+  const auto run = [&](auto op) {
+    Tape tape;
+    const Tensor x = tape.watch(make({5, 12}, 1));
+    Tensor between, y;
+    {
+      const Tape::Recording on(&tape);
+      between = add(x, x);
+      y = op(between, position, table);
+    }
+    const Tensor ys[] = {y}, dys[] = {coefficients(y, 0)};
+    const bool is_in_place = y.raw() == between.raw();
+    tape.backward(ys, dys);
+    return std::tuple(elements(y), elements(tape.gradient(x)), is_in_place);
+  };
+  const auto [y, dx, apart] = run(rope);
+  EXPECT_FALSE(apart);
+  EXPECT_EQ(run(rope_in_place), std::tuple(y, dx, true));
 }
 
 TEST_F(RowsOp, RopeTurnsPairsByTheirAngles) {

@@ -89,6 +89,18 @@ TEST_F(TapeTest, SeveralRootsAndGivenGradientsAddUp) {
   for (std::size_t i = 0; i < 5; ++i) EXPECT_NEAR(found[i], 2 * (b[i] + d[i]) + 10 * c[i], 1e-15);
 }
 
+TEST_F(TapeTest, GradientsOfTheCallerStayAsTheyAre) {
+  Tape tape;
+  const Tensor x = tape.watch(make({5}, 1));
+  const Tensor ys[] = {x, x}, dys[] = {make({5}, 2), make({5}, 3)};
+  const auto first = elements(dys[0]), second = elements(dys[1]);
+  tape.backward(ys, dys);
+  EXPECT_EQ(elements(dys[0]), first);
+  EXPECT_EQ(elements(dys[1]), second);
+  const auto sum = elements(tape.gradient(x));
+  for (std::size_t i = 0; i < 5; ++i) EXPECT_EQ(sum[i], first[i] + second[i]);
+}
+
 TEST_F(TapeTest, WithoutATapeNothingIsKept) {
   Block block(device);
   const Tensor x = make({30, 6}, 1);

@@ -192,7 +192,7 @@ TEST(Meta, EachRecomputeNeedsLessMemoryThanTheOneBefore) {
   for (const config::Model& model : {moe, dense, plain, latent}) {
     const std::size_t none = peak(model, {}), selective = peak(model, {Recompute::selective}),
                       full = peak(model, {Recompute::full});
-    EXPECT_LT(double(selective), 0.85 * double(none));
+    EXPECT_LT(double(selective), 0.9 * double(none));
     EXPECT_LT(double(full), 0.65 * double(selective));  // workspaces are large without AVX-512
     EXPECT_LT(peak(model, {Recompute::selective, 6}), none);
     EXPECT_GT(peak(model, {Recompute::selective, 6}), selective);
@@ -200,14 +200,13 @@ TEST(Meta, EachRecomputeNeedsLessMemoryThanTheOneBefore) {
   }
 }
 
-// Of each layer and token: queries and keys once more than as columns of their product, and the
-// activation of 4 choices and of the shared expert. At the peak those of the last layer's choices
-// have been made again.
+// Of each layer and token: the outputs of two norms, one of them once more in f32 for the router,
+// and what is sent to 4 experts. At the peak, in the last layer's experts, its norm and what they
+// were sent have been made again.
 TEST(Meta, SelectiveRecomputeSavesWhatItSays) {
-  constexpr std::size_t tokens = 2 * 64, layers = 12, size = 2, of_choices = 4 * 64;
-  constexpr std::size_t of_token = 2 * 32 + of_choices + 64;
+  constexpr std::size_t tokens = 2 * 64, layers = 12, norm = 32 * 2, wide = 32 * 4, sent = 4 * norm;
   const std::size_t saved = peak(deep_model(), {}) - peak(deep_model(), {Recompute::selective});
-  EXPECT_EQ(saved, tokens * size * (layers * of_token - of_choices));
+  EXPECT_EQ(saved, tokens * (layers * (2 * norm + wide + sent) - (norm + sent)));
 }
 
 }  // namespace
