@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "core/cpu/gemm_kernels.h"
+#include "core/cpu/processor.h"
 #include "core/error.h"
 
 namespace pf {
