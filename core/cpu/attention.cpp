@@ -10,6 +10,7 @@
 
 #include "core/cpu/attention_plan.h"
 #include "core/cpu/attention_rows.h"
+#include "core/cpu/bf16_gemm.h"
 #include "core/cpu/gemm.h"
 
 namespace pf {
@@ -83,11 +84,14 @@ struct Inputs {
 };
 
 template <class T>
+using GemmOf = std::conditional_t<std::is_same_v<T, Bf16>, Bf16Gemm, Gemm<T>>;
+
+template <class T>
 class Job {
  public:
   using A = typename AttentionRows<T>::A;
 
-  Job(Workers& workers, const Bf16Gemm& gemm, Isa isa, std::span<const Area> areas,
+  Job(Workers& workers, const GemmOf<T>& gemm, Isa isa, std::span<const Area> areas,
       const AttentionShape& shape)
       : workers_(workers),
         gemm_(gemm),
@@ -100,10 +104,7 @@ class Job {
         value_dim_(shape.values()),
         value_wide_(in_blocks(shape.values())),
         group_(shape.heads / shape.kv_heads),
-        gemm_bytes_(is_blocked
-                        ? i64(gemm.scratch_bytes(std::max({shape.head_dim, shape.values(),
-                                                           key_columns, query_columns, key_rows})))
-                        : 0) {}
+        gemm_bytes_(i64(bytes_of_gemm())) {}
 
   std::size_t forward_bytes() {
     return forward_scratch(nullptr).bytes + worker_count() * block_scratch(nullptr).bytes;
@@ -262,7 +263,17 @@ class Job {
   i64 value_pitch() const { return shape_.kv_heads * value_dim_; }
 
   Workers& workers_;
-  const Bf16Gemm& gemm_;
+  // Of any product here.
+  std::size_t bytes_of_gemm() const {
+    const i64 size =
+        std::max({shape_.head_dim, shape_.values(), key_columns, query_columns, key_rows});
+    if constexpr (is_blocked)
+      return gemm_.scratch_bytes(size);
+    else
+      return gemm_.scratch_bytes(size, size, size);
+  }
+
+  const GemmOf<T>& gemm_;
   const AttentionRows<T>& rows_;
   const AttentionRows<A>& sums_;
   AttentionPlan plan_;
@@ -324,8 +335,8 @@ void Job<T>::block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, 
                   Blocked{keys.keys + row_of(span, kv_head) * wide_, panel_size(dim_)}.from(0, at),
                   scores, scratch.gemm);
       else
-        pf::gemm(scratch.scores, key_columns, {query.row(begin), query.pitch},
-                 {key.row(span.begin + at), key.pitch, true}, scores);
+        gemm_.run(scratch.scores, key_columns, {query.row(begin), query.pitch},
+                  {key.row(span.begin + at), key.pitch, true}, scores, scratch.gemm);
       const i64 left = offset - at, diagonal = left + row;
       const Band band{left, left + area.k_end - area.k_begin, diagonal + area.lowest,
                       diagonal + area.highest + 1};
@@ -338,8 +349,8 @@ void Job<T>::block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, 
                 .from(at, 0),
             sums, scratch.gemm);
       else
-        pf::gemm(scratch.y, value_dim_, {scratch.p, key_columns},
-                 {value.row(span.begin + at), value.pitch}, sums);
+        gemm_.run(scratch.y, value_dim_, {scratch.p, key_columns},
+                  {value.row(span.begin + at), value.pitch}, sums, scratch.gemm);
     }
   }
   as_written(y, [&]<class Out>(const AttentionRows<Out>& loops) {
@@ -457,9 +468,9 @@ void Job<T>::tile_scores(const Inputs& in, i64 head, const Tile& tile, const Que
     run(scratch.dp, v, scratch.dy_turned, value_dim_, value_wide_);
   } else {
     const auto run = [&](A* to, const Head<T>& keys, const Head<T>& queries, i64 dim) {
-      pf::gemm(to, query_columns, {keys.row(tile.key), keys.pitch},
-               {queries.row(at.span->begin + tile.column), queries.pitch, true},
-               {tile.rows, tile.columns, dim});
+      gemm_.run(to, query_columns, {keys.row(tile.key), keys.pitch},
+                {queries.row(at.span->begin + tile.column), queries.pitch, true},
+                {tile.rows, tile.columns, dim}, scratch.gemm);
     };
     run(scratch.scores, k, head_of<T>(in.q, head, dim_), dim_);
     run(scratch.dp, v, head_of<T>(in.dy, head, value_dim_), value_dim_);
@@ -490,10 +501,12 @@ void Job<T>::tile_gradients(const Inputs& in, i64 head, const Tile& tile, const 
     const i64 row = at.span->begin + tile.column;
     const Head<T> q = head_of<T>(in.q, head, dim_), dy = head_of<T>(in.dy, head, value_dim_);
     const Head<T> k = head_of<T>(in.k, head / group_, dim_);
-    pf::gemm(dk, key_pitch(), {scratch.dscores, query_columns}, {q.row(row), q.pitch}, of_keys);
-    pf::gemm(dv, value_pitch(), {scratch.p, query_columns}, {dy.row(row), dy.pitch}, of_values);
-    pf::gemm(dq, dim_, {scratch.dscores, query_columns, true}, {k.row(tile.key), k.pitch},
-             {tile.columns, dim_, tile.rows, true});
+    gemm_.run(dk, key_pitch(), {scratch.dscores, query_columns}, {q.row(row), q.pitch}, of_keys,
+              scratch.gemm);
+    gemm_.run(dv, value_pitch(), {scratch.p, query_columns}, {dy.row(row), dy.pitch}, of_values,
+              scratch.gemm);
+    gemm_.run(dq, dim_, {scratch.dscores, query_columns, true}, {k.row(tile.key), k.pitch},
+              {tile.columns, dim_, tile.rows, true}, scratch.gemm);
   }
 }
 
@@ -609,21 +622,21 @@ void Job<T>::backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, cons
 
 struct AttentionKernels::State {
   Workers& workers;
-  Bf16Gemm gemm;
-  Isa isa = Isa::base;
+  Isa isa;
+  Gemm<double> doubles{isa};
+  Gemm<float> singles{isa};
+  Bf16Gemm halves{isa};
 
   // f(job) with the job of the element type.
   template <class F>
   auto with(DType type, std::span<const Area> areas, const AttentionShape& shape, F f) {
-    if (type == DType::f64) return f(Job<double>(workers, gemm, isa, areas, shape));
-    if (type == DType::f32) return f(Job<float>(workers, gemm, isa, areas, shape));
-    return f(Job<Bf16>(workers, gemm, isa, areas, shape));
+    if (type == DType::f64) return f(Job<double>(workers, doubles, isa, areas, shape));
+    if (type == DType::f32) return f(Job<float>(workers, singles, isa, areas, shape));
+    return f(Job<Bf16>(workers, halves, isa, areas, shape));
   }
 };
 
-AttentionKernels::AttentionKernels(Workers& workers, bool emulates_bf16)
-    : state_(new State{workers, emulates_bf16 ? Bf16Gemm(Bf16Level::widened) : Bf16Gemm(),
-                       emulates_bf16 ? usable_isas().front() : usable_isas().back()}) {}
+AttentionKernels::AttentionKernels(Workers& workers, Isa isa) : state_(new State{workers, isa}) {}
 
 AttentionKernels::~AttentionKernels() = default;
 

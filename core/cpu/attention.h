@@ -6,16 +6,17 @@
 #include <span>
 
 #include "core/backend.h"
+#include "core/cpu/processor.h"
 #include "core/tensor.h"
 #include "core/workers.h"
 
 namespace pf {
 
-// The section Attention of core/backend.h. Where this CPU has no fast bf16 product, or
-// `emulates_bf16`, operands are widened to f32: the same rounding, slower.
+// The section Attention of core/backend.h. Where `isa` and this CPU have no bf16 product, operands
+// are widened to f32: the same rounding, slower.
 class AttentionKernels {
  public:
-  explicit AttentionKernels(Workers& workers, bool emulates_bf16 = false);
+  AttentionKernels(Workers& workers, Isa isa);  // one of usable_isas()
   ~AttentionKernels();
   AttentionKernels(const AttentionKernels&) = delete;
   AttentionKernels& operator=(const AttentionKernels&) = delete;

@@ -4,7 +4,7 @@
 #include <limits>
 #include <numeric>
 
-#include "core/cpu/gemm.h"
+#include "core/cpu/bf16_gemm.h"
 
 namespace pf {
 namespace {

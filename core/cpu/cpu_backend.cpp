@@ -84,8 +84,8 @@ std::string text_of(const std::vector<std::int64_t>& numbers) {
 CpuBackend::CpuBackend(int workers, int first_processor, Isa isa)
     : isa_(isa),
       workers_(workers, first_processor),
-      products_(workers_, isa != usable_isas().back()),
-      attention_(workers_, isa != usable_isas().back()) {}
+      products_(workers_, isa),
+      attention_(workers_, isa) {}
 
 std::string CpuBackend::description() const {
   const int count = workers_.count();

@@ -1,289 +1,85 @@
 #include "core/cpu/gemm.h"
 
-#include <cblas.h>
-#include <omp.h>
-
 #include <algorithm>
-#include <cassert>
-#include <cstring>
-#include <oneapi/dnnl/dnnl.hpp>
-#include <type_traits>
-
-#include "core/cpu/gemm_kernels.h"
-#include "core/cpu/processor.h"
-#include "core/error.h"
 
 namespace pf {
 namespace {
 
-// Products of which f32 copies are made at once where bf16 is widened.
-constexpr std::int64_t wide_rows = 256, wide_columns = 128;
-// Bytes of B that should stay in the second-level cache while all rows of A pass by.
-constexpr std::int64_t cached_bytes = std::int64_t{768} << 10;
+using i64 = std::int64_t;
 
-constexpr std::int64_t tile_bytes = std::int64_t{32} * 32 * 4;
+// A panel of B of this depth stays in the first-level cache beside a tile's rows of A; that many
+// rows of A stay in the second while the panels pass by.
+constexpr i64 most_depth = 256, most_rows = 96, most_columns = 512;
 
-void transpose_words(void* to, std::int64_t to_pitch, const void* from, std::int64_t from_pitch) {
-  for (std::int64_t i = 0; i < 16; ++i)
-    for (std::int64_t j = 0; j < 16; ++j)
-      std::memcpy(static_cast<char*>(to) + j * to_pitch + i * 4,
-                  static_cast<const char*>(from) + i * from_pitch + j * 4, 4);
+i64 pieces(i64 size, i64 most) {
+  return (size + most - 1) / most;
 }
 
-// A block of 16 words, of two bf16 each, squared.
-struct alignas(64) Words {
-  std::uint32_t word[16][16];
-};
-
-// words[i][j] = (from[2 i, j], from[2 i + 1, j]), zero where there is no row or no column.
-void join_pairs(Words& words, const Bf16* from, std::int64_t pitch, std::int64_t rows,
-                std::int64_t columns) {
-  const auto join = [](const Bf16* upper, const Bf16* lower, std::int64_t column) {
-    return std::uint32_t(upper[column].bits) | std::uint32_t(lower[column].bits) << 16;
-  };
-  if (rows >= 32 && columns >= 16) {
-    for (std::int64_t i = 0; i < 16; ++i)
-      for (std::int64_t j = 0; j < 16; ++j)
-        words.word[i][j] = join(from + 2 * i * pitch, from + (2 * i + 1) * pitch, j);
-    return;
-  }
-  Bf16 padded[32][16];
-  for (std::int64_t i = 0; i < 32; ++i)
-    for (std::int64_t j = 0; j < 16; ++j)
-      padded[i][j] = i < rows && j < columns ? from[i * pitch + j] : Bf16();
-  for (std::int64_t i = 0; i < 16; ++i)
-    for (std::int64_t j = 0; j < 16; ++j)
-      words.word[i][j] = join(padded[2 * i], padded[2 * i + 1], j);
+// Steps of equal length but for the last, which is no longer.
+i64 step_of(i64 size, i64 most) {
+  return pieces(size, pieces(size, most));
 }
 
-void copy_rows(Bf16* to, std::int64_t to_pitch, const Bf16* from, std::int64_t from_pitch,
-               std::int64_t rows, std::int64_t columns) {
-  for (std::int64_t r = 0; r < rows; ++r)
-    std::memcpy(static_cast<void*>(to + r * to_pitch), from + r * from_pitch,
-                std::size_t(columns) * sizeof(Bf16));
+i64 rounded(i64 size, i64 unit) {
+  return pieces(size, unit) * unit;
 }
 
-// [32, k] up to [32, k rounded up], from fewer rows.
-const Bf16* padded_rows(Bf16* to, const Bf16* a, std::int64_t pitch, std::int64_t rows,
-                        std::int64_t k) {
-  const std::int64_t wide = in_blocks(k);
-  std::memset(static_cast<void*>(to), 0, std::size_t(gemm_block * wide) * sizeof(Bf16));
-  copy_rows(to, wide, a, pitch, rows, k);
-  return to;
-}
-
-template <class C>
-void multiply_rows(C* c, std::int64_t c_pitch, const RowsOfPanels& whole, std::int64_t rows,
-                   std::int64_t columns, float* tile, void (*multiply)(const RowsOfPanels&)) {
-  constexpr bool narrows = std::is_same_v<C, Bf16>;
-  RowsOfPanels part = whole;
-  if (rows == gemm_block && columns >= gemm_block) {
-    part.c = c;
-    part.c_pitch = c_pitch;
-    part.panels = columns / gemm_block;
-    part.narrows = narrows;
-    multiply(part);
-  }
-  const std::int64_t done = rows == gemm_block ? columns / gemm_block * gemm_block : 0;
-  for (std::int64_t column = done; column < columns; column += gemm_block) {
-    const std::int64_t width = std::min(gemm_block, columns - column);
-    part.c = tile;
-    part.c_pitch = gemm_block;
-    part.b = whole.b + column / gemm_block * whole.panel;
-    part.panels = 1;
-    part.narrows = false;
-    if constexpr (!narrows)
-      if (part.adds)
-        for (std::int64_t r = 0; r < rows; ++r)
-          std::copy_n(c + r * c_pitch + column, width, tile + r * gemm_block);
-    multiply(part);
-    for (std::int64_t r = 0; r < rows; ++r)
-      for (std::int64_t j = 0; j < width; ++j)
-        c[r * c_pitch + column + j] = C(tile[r * gemm_block + j]);
-  }
-}
-
-template <class C>
-void multiply_blocked(C* c, std::int64_t c_pitch, const Bf16* a, std::int64_t a_pitch,
-                      const Blocked& b, const GemmShape& shape, void* scratch,
-                      void (*multiply)(const RowsOfPanels&)) {
-  auto* tile = static_cast<float*>(scratch);
-  auto* padded = reinterpret_cast<Bf16*>(static_cast<std::byte*>(scratch) + tile_bytes);
-  const std::int64_t steps = in_blocks(shape.k) / gemm_block;
-  const std::int64_t panel_bytes = steps * gemm_block * gemm_block * std::int64_t(sizeof(Bf16));
-  const std::int64_t wide = std::max<std::int64_t>(1, cached_bytes / panel_bytes) * gemm_block;
-  RowsOfPanels part{};
-  part.panel = b.panel;
-  part.steps = steps;
-  part.adds = shape.adds;
-  for (std::int64_t column = 0; column < shape.n; column += wide) {
-    part.b = b.data + column / gemm_block * b.panel;
-    for (std::int64_t row = 0; row < shape.m; row += gemm_block) {
-      const std::int64_t rows = std::min(gemm_block, shape.m - row);
-      const bool fits = rows == gemm_block && shape.k % gemm_block == 0;
-      part.a =
-          fits ? a + row * a_pitch : padded_rows(padded, a + row * a_pitch, a_pitch, rows, shape.k);
-      part.a_pitch = fits ? a_pitch : in_blocks(shape.k);
-      multiply_rows(c + row * c_pitch + column, c_pitch, part, rows,
-                    std::min(wide, shape.n - column), tile, multiply);
-    }
-  }
-}
-
-// to[r, j] = B[r, column + j], of 32 columns, with pitch wide_columns.
-void widen_panel(float* to, const Bf16* panel, std::int64_t k) {
-  for (std::int64_t row = 0; row < k; row += 2) {
-    const Bf16* pairs = panel + row / 32 * 1024 + row % 32 / 2 * 32;
-    for (std::int64_t half = 0; half < 2; ++half)
-      for (std::int64_t j = 0; j < 16; ++j) {
-        to[row * wide_columns + half * 16 + j] = float(pairs[half * 512 + j * 2]);
-        if (row + 1 < k)
-          to[(row + 1) * wide_columns + half * 16 + j] = float(pairs[half * 512 + j * 2 + 1]);
-      }
-  }
-}
-
-template <class C>
-void multiply_widened(C* c, std::int64_t c_pitch, const Bf16* a, std::int64_t a_pitch,
-                      const Blocked& b, const GemmShape& shape, void* scratch) {
-  auto* wide_a = static_cast<float*>(scratch);
-  float* wide_b = wide_a + wide_rows * shape.k;
-  float* wide_c = wide_b + wide_columns * shape.k;
-  for (std::int64_t row = 0; row < shape.m; row += wide_rows) {
-    const std::int64_t rows = std::min(wide_rows, shape.m - row);
-    for (std::int64_t r = 0; r < rows; ++r)
-      for (std::int64_t j = 0; j < shape.k; ++j)
-        wide_a[r * shape.k + j] = float(a[(row + r) * a_pitch + j]);
-    for (std::int64_t column = 0; column < shape.n; column += wide_columns) {
-      const std::int64_t columns = std::min(wide_columns, shape.n - column);
-      for (std::int64_t j = 0; j < columns; j += gemm_block)
-        widen_panel(wide_b + j, b.data + (column + j) / gemm_block * b.panel, shape.k);
-      const GemmShape part{rows, columns, shape.k, shape.adds};
-      const Matrix<float> left{wide_a, shape.k}, right{wide_b, wide_columns};
-      C* to = c + row * c_pitch + column;
-      if constexpr (std::is_same_v<C, float>) {
-        gemm(to, c_pitch, left, right, part);
-      } else {
-        gemm(wide_c, wide_columns, left, right, part);
-        for (std::int64_t r = 0; r < rows; ++r)
-          for (std::int64_t j = 0; j < columns; ++j)
-            to[r * c_pitch + j] = Bf16(wide_c[r * wide_columns + j]);
-      }
-    }
-  }
-}
-
-// True if there is nothing to multiply; then C is what it has to be.
-template <class C>
-bool is_trivial(C* c, std::int64_t c_pitch, const GemmShape& shape) {
-  if (shape.m > 0 && shape.n > 0 && shape.k > 0) return false;
-  if (!shape.adds)
-    for (std::int64_t r = 0; r < shape.m; ++r) std::fill_n(c + r * c_pitch, shape.n, C());
-  return true;
+template <class T>
+void clear(T* c, i64 c_pitch, const GemmShape& shape) {
+  for (i64 r = 0; r < shape.m; ++r) std::fill_n(c + r * c_pitch, shape.n, T(0));
 }
 
 }  // namespace
 
-void gemm(double* c, std::int64_t c_pitch, const Matrix<double>& a, const Matrix<double>& b,
-          const GemmShape& shape) {
-  if (is_trivial(c, c_pitch, shape)) return;
-  // BLIS: Debian's serial OpenBLAS shares buffers between callers, and two products at once are
-  // sometimes wrong.
-  cblas_dgemm(CblasRowMajor, a.transposed ? CblasTrans : CblasNoTrans,
-              b.transposed ? CblasTrans : CblasNoTrans, f77_int(shape.m), f77_int(shape.n),
-              f77_int(shape.k), 1, a.data, f77_int(a.pitch), b.data, f77_int(b.pitch),
-              shape.adds ? 1 : 0, c, f77_int(c_pitch));
+template <class T>
+std::size_t Gemm<T>::scratch_bytes(i64 m, i64 n, i64 k) const {
+  const i64 depth = std::min(k, most_depth);
+  const i64 columns = rounded(std::min(n, most_columns), kernels_->wide);
+  const i64 rows = rounded(std::min(m, most_rows), kernels_->tall);
+  return std::size_t(depth * (columns + rows)) * sizeof(T);
 }
 
-void gemm(float* c, std::int64_t c_pitch, const Matrix<float>& a, const Matrix<float>& b,
-          const GemmShape& shape) {
-  if (is_trivial(c, c_pitch, shape)) return;
-  omp_set_num_threads(1);  // of this thread's calls; oneDNN asks OpenMP
-  dnnl::sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', shape.m, shape.n, shape.k, 1,
-              a.data, a.pitch, b.data, b.pitch, shape.adds ? 1 : 0, c, c_pitch);
-}
-
-Bf16Gemm::Bf16Gemm()
-    : level_(has_amx()           ? Bf16Level::amx
-             : has_avx512_bf16() ? Bf16Level::avx512
-                                 : Bf16Level::widened) {}
-
-Bf16Gemm::Bf16Gemm(Bf16Level level) : level_(level) {
-  require(level != Bf16Level::amx || has_amx(), "bf16 products: no AMX here; use another level");
-  require(level != Bf16Level::avx512 || has_avx512_bf16(),
-          "bf16 products: no avx512_bf16 here; use another level");
-}
-
-std::size_t Bf16Gemm::scratch_bytes(std::int64_t k) const {
-  if (level_ == Bf16Level::widened)
-    return std::size_t((wide_rows + wide_columns) * k + wide_rows * wide_columns) * sizeof(float);
-  return std::size_t(tile_bytes) + std::size_t(gemm_block * in_blocks(k)) * sizeof(Bf16);
-}
-
-template <class C>
-void Bf16Gemm::run(C* c, std::int64_t c_pitch, const Bf16* a, std::int64_t a_pitch, Blocked b,
-                   const GemmShape& shape, void* scratch) const {
-  assert(!shape.adds || (std::is_same_v<C, float>));
-  if (is_trivial(c, c_pitch, shape)) return;
-  switch (level_) {
-    case Bf16Level::amx:
-      begin_amx();
-      multiply_blocked(c, c_pitch, a, a_pitch, b, shape, scratch, multiply_amx);
-      end_amx();
-      break;
-    case Bf16Level::avx512:
-      multiply_blocked(c, c_pitch, a, a_pitch, b, shape, scratch, multiply_avx512);
-      break;
-    case Bf16Level::widened:
-      multiply_widened(c, c_pitch, a, a_pitch, b, shape, scratch);
-      break;
+template <class T>
+void Gemm<T>::run(T* c, i64 c_pitch, const Matrix<T>& a, const Matrix<T>& b, const GemmShape& shape,
+                  void* scratch) const {
+  if (shape.m <= 0 || shape.n <= 0) return;
+  if (shape.k <= 0) {
+    if (!shape.adds) clear(c, c_pitch, shape);
+    return;
+  }
+  const i64 wide = kernels_->wide, depth = step_of(shape.k, most_depth);
+  auto* panels = static_cast<T*>(scratch);
+  T* slabs = panels + depth * rounded(std::min(shape.n, most_columns), wide);
+  typename PanelKernels<T>::Product part{};
+  part.c_pitch = c_pitch;
+  part.in_slabs = a.transposed;
+  for (i64 column = 0; column < shape.n; column += most_columns) {
+    const i64 columns = std::min(most_columns, shape.n - column);
+    for (i64 first = 0; first < shape.k; first += depth) {
+      part.k = std::min(depth, shape.k - first);
+      part.adds = shape.adds || first > 0;
+      kernels_->pack_panels(panels, b.from(first, column), part.k, columns);
+      for (i64 row = 0; row < shape.m; row += most_rows) {
+        part.rows = std::min(most_rows, shape.m - row);
+        const Matrix<T> rows = a.from(row, first);
+        part.a = rows.data;
+        part.a_pitch = rows.pitch;
+        if (a.transposed) {
+          kernels_->pack_slabs(slabs, rows.data, rows.pitch, part.rows, part.k);
+          part.a = slabs;
+        }
+        for (i64 at = 0; at < columns; at += wide) {
+          part.b = panels + at * part.k;
+          part.c = c + row * c_pitch + column + at;
+          part.columns = std::min(wide, columns - at);
+          kernels_->multiply(part);
+        }
+      }
+    }
   }
 }
 
-template void Bf16Gemm::run(float*, std::int64_t, const Bf16*, std::int64_t, Blocked,
-                            const GemmShape&, void*) const;
-template void Bf16Gemm::run(Bf16*, std::int64_t, const Bf16*, std::int64_t, Blocked,
-                            const GemmShape&, void*) const;
-
-void Bf16Gemm::block(Bf16* to, std::int64_t panel, const Matrix<Bf16>& b, std::int64_t k,
-                     std::int64_t n) const {
-  const auto transpose16 = level_ == Bf16Level::widened ? transpose_words : transpose_words_avx512;
-  for (std::int64_t column = 0; column < in_blocks(n); column += 16)
-    for (std::int64_t row = 0; row < in_blocks(k); row += 32) {
-      Bf16* half = to + column / 32 * panel + row * 32 + column % 32 * 32;
-      const std::int64_t rows = std::min<std::int64_t>(32, k - row);
-      const std::int64_t columns = std::min<std::int64_t>(16, n - column);
-      if (!b.transposed) {
-        join_pairs(*reinterpret_cast<Words*>(half), b.data + row * b.pitch + column, b.pitch, rows,
-                   columns);
-      } else if (rows == 32 && columns == 16) {
-        transpose16(half, 64, b.data + column * b.pitch + row, b.pitch * 2);
-      } else {
-        Bf16 padded[16][32] = {};
-        if (columns > 0)
-          copy_rows(padded[0], 32, b.data + column * b.pitch + row, b.pitch, columns, rows);
-        transpose16(half, 64, padded, 64);
-      }
-    }
-}
-
-void Bf16Gemm::transpose(Bf16* to, std::int64_t to_pitch, const Bf16* from, std::int64_t from_pitch,
-                         std::int64_t rows, std::int64_t columns) const {
-  const auto transpose16 = level_ == Bf16Level::widened ? transpose_words : transpose_words_avx512;
-  for (std::int64_t column = 0; column < columns; column += 16)
-    for (std::int64_t row = 0; row < rows; row += 32) {
-      const std::int64_t height = std::min<std::int64_t>(16, columns - column);
-      Words words{};
-      join_pairs(words, from + row * from_pitch + column, from_pitch, rows - row, height);
-      Bf16* corner = to + column * to_pitch + row;
-      if (height == 16) {
-        transpose16(corner, to_pitch * 2, &words, 64);
-      } else {
-        Bf16 whole[16][32];
-        transpose16(whole, 64, &words, 64);
-        copy_rows(corner, to_pitch, whole[0], 32, height, 32);
-      }
-    }
-}
+template class Gemm<float>;
+template class Gemm<double>;
 
 }  // namespace pf

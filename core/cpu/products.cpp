@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <functional>
+#include <type_traits>
 
+#include "core/cpu/bf16_gemm.h"
 #include "core/cpu/gemm.h"
 #include "core/error.h"
 
@@ -101,6 +103,16 @@ std::byte* bytes_of(const Tensor& work) {
 struct Products::State {
   Workers& workers;
   Bf16Gemm gemm;
+  Gemm<float> singles;
+  Gemm<double> doubles;
+
+  template <class T>
+  const Gemm<T>& plain_gemm() const {
+    if constexpr (std::is_same_v<T, float>)
+      return singles;
+    else
+      return doubles;
+  }
 
   std::size_t pack_bytes(const Packed& w) const {
     return aligned(std::size_t(pack_outputs * w.inputs) * sizeof(Bf16));
@@ -111,8 +123,19 @@ struct Products::State {
   std::size_t chunk_bytes(const Packed& w) const {
     return aligned(std::size_t(blocked_size(chunk_rows, w.inputs)) * sizeof(Bf16));
   }
-  // A worker's: of products, then a chunk of x in blocks, then one of dy', [outputs, rows].
-  std::size_t worker_bytes(const Packed& w) const {
+  // Of f32 or f64 products and gradients of `rows` rows.
+  template <class T>
+  std::size_t plain_bytes(const Packed& w, std::int64_t rows) const {
+    const Gemm<T>& g = plain_gemm<T>();
+    return aligned(
+        std::max({g.scratch_bytes(0, w.outputs, w.inputs), g.scratch_bytes(0, w.inputs, w.outputs),
+                  g.scratch_bytes(w.outputs, w.inputs, rows)}));
+  }
+  // A worker's; of bf16: of products, then a chunk of x in blocks, then one of dy', [outputs,
+  // rows].
+  std::size_t worker_bytes(const Packed& w, std::int64_t rows) const {
+    if (w.type == DType::f64) return plain_bytes<double>(w, rows);
+    if (w.type == DType::f32) return plain_bytes<float>(w, rows);
     return gemm_bytes(w) + chunk_bytes(w) + std::size_t(chunk_outputs * chunk_rows) * sizeof(Bf16);
   }
 
@@ -173,14 +196,17 @@ struct Products::State {
 
   template <class T>
   void product(const Tensor& y, const Tensor& x, const Packed& w,
-               std::span<const std::int64_t> counts) const {
+               std::span<const std::int64_t> counts, std::byte* work,
+               std::size_t work_bytes) const {
     workers.run([&](int worker) {
       const Share mine = share(x.rows(), w.outputs, worker, workers.count());
+      std::byte* const scratch = work + std::size_t(worker) * work_bytes;
       each_group(counts, mine.rows, [&](std::int64_t group, Range rows) {
         each_part(w.parts, mine.columns, [&](const Tensor& part, Range outputs, std::int64_t at) {
-          pf::gemm(element<T>(y, rows.begin, at), y.pitch(), {element<T>(x, rows.begin), x.pitch()},
-                   {weights<T>(part, group, outputs.begin), w.inputs, true},
-                   {rows.size(), outputs.size(), w.inputs});
+          plain_gemm<T>().run(element<T>(y, rows.begin, at), y.pitch(),
+                              {element<T>(x, rows.begin), x.pitch()},
+                              {weights<T>(part, group, outputs.begin), w.inputs, true},
+                              {rows.size(), outputs.size(), w.inputs}, scratch);
         });
       });
     });
@@ -188,16 +214,18 @@ struct Products::State {
 
   template <class T>
   void input_gradient(const Tensor& dx, const Tensor& dy, const Packed& w,
-                      std::span<const std::int64_t> counts) const {
+                      std::span<const std::int64_t> counts, std::byte* work,
+                      std::size_t work_bytes) const {
     workers.run([&](int worker) {
       const Share mine = share(dy.rows(), w.inputs, worker, workers.count());
+      std::byte* const scratch = work + std::size_t(worker) * work_bytes;
       const std::int64_t column = mine.columns.begin;
       each_group(counts, mine.rows, [&](std::int64_t group, Range rows) {
         each_part(w.parts, {0, w.outputs}, [&](const Tensor& part, Range outputs, std::int64_t at) {
-          pf::gemm(element<T>(dx, rows.begin, column), dx.pitch(),
-                   {element<T>(dy, rows.begin, at), dy.pitch()},
-                   {weights<T>(part, group, 0) + column, w.inputs},
-                   {rows.size(), mine.columns.size(), outputs.size(), at > 0});
+          plain_gemm<T>().run(element<T>(dx, rows.begin, column), dx.pitch(),
+                              {element<T>(dy, rows.begin, at), dy.pitch()},
+                              {weights<T>(part, group, 0) + column, w.inputs},
+                              {rows.size(), mine.columns.size(), outputs.size(), at > 0}, scratch);
         });
       });
     });
@@ -205,19 +233,20 @@ struct Products::State {
 
   template <class T>
   void weight_gradient(std::span<const GradientTarget> dws, const Tensor& dy, const Tensor& x,
-                       const Packed& w, const Piece& piece) const {
+                       const Packed& w, const Piece& piece, std::byte* work) const {
     const std::int64_t row = piece.rows.begin, input = piece.inputs.begin;
     each_part(dws, piece.outputs, [&](const GradientTarget& dw, Range of_part, std::int64_t at) {
-      pf::gemm(weights<T>(dw.tensor, piece.group, of_part.begin, input), w.inputs,
-               {element<T>(dy, row, at), dy.pitch(), true}, {element<T>(x, row, input), x.pitch()},
-               {of_part.size(), piece.inputs.size(), piece.rows.size(), dw.adds});
+      plain_gemm<T>().run(weights<T>(dw.tensor, piece.group, of_part.begin, input), w.inputs,
+                          {element<T>(dy, row, at), dy.pitch(), true},
+                          {element<T>(x, row, input), x.pitch()},
+                          {of_part.size(), piece.inputs.size(), piece.rows.size(), dw.adds}, work);
     });
   }
 
   void weight_gradient_of(std::span<const GradientTarget> dws, const Tensor& dy, const Tensor& x,
                           const Packed& w, const Piece& piece, std::byte* work) const {
-    if (w.type == DType::f64) return weight_gradient<double>(dws, dy, x, w, piece);
-    if (w.type == DType::f32) return weight_gradient<float>(dws, dy, x, w, piece);
+    if (w.type == DType::f64) return weight_gradient<double>(dws, dy, x, w, piece, work);
+    if (w.type == DType::f32) return weight_gradient<float>(dws, dy, x, w, piece, work);
     if (piece.rows.size() > 0) return blocked_gradient(dws, dy, x, w, piece, work);
     each_part(dws, piece.outputs, [&](const GradientTarget& dw, Range of_part, std::int64_t) {
       for (std::int64_t r = of_part.begin; r < of_part.end && !dw.adds; ++r)
@@ -227,8 +256,8 @@ struct Products::State {
   }
 };
 
-Products::Products(Workers& workers, bool emulates_bf16)
-    : state_(new State{workers, emulates_bf16 ? Bf16Gemm(Bf16Level::widened) : Bf16Gemm()}) {}
+Products::Products(Workers& workers, Isa isa)
+    : state_(new State{workers, Bf16Gemm(isa), Gemm<float>(isa), Gemm<double>(isa)}) {}
 
 Products::~Products() = default;
 
@@ -266,27 +295,30 @@ void Products::pack_group(Packed& w, std::int64_t group, const Bf16* plain, int 
   state_->pack_outputs_of(w, group, {0, w.outputs}, plain);
 }
 
-std::size_t Products::product_workspace(std::int64_t /*rows*/, const Packed& w) {
-  if (w.type != DType::bf16) return 0;
-  return std::size_t(state_->workers.count()) * state_->worker_bytes(w);
+std::size_t Products::product_workspace(std::int64_t rows, const Packed& w) {
+  return std::size_t(state_->workers.count()) * state_->worker_bytes(w, rows);
 }
 
 void Products::product(const Tensor& y, const Tensor& x, const Packed& w,
                        std::span<const std::int64_t> counts, const Tensor& work) {
-  if (w.type == DType::f64) return state_->product<double>(y, x, w, counts);
-  if (w.type == DType::f32) return state_->product<float>(y, x, w, counts);
+  const std::size_t bytes = state_->worker_bytes(w, x.rows());
+  if (w.type == DType::f64) return state_->product<double>(y, x, w, counts, bytes_of(work), bytes);
+  if (w.type == DType::f32) return state_->product<float>(y, x, w, counts, bytes_of(work), bytes);
   const auto run =
       y.dtype() == DType::bf16 ? &State::blocked_product<Bf16> : &State::blocked_product<float>;
-  (state_.get()->*run)(y, x, w.forward, counts, bytes_of(work), state_->worker_bytes(w));
+  (state_.get()->*run)(y, x, w.forward, counts, bytes_of(work), bytes);
 }
 
 void Products::product_input_gradient(const Tensor& dx, const Tensor& dy, const Packed& w,
                                       std::span<const std::int64_t> counts, const Tensor& work) {
-  if (w.type == DType::f64) return state_->input_gradient<double>(dx, dy, w, counts);
-  if (w.type == DType::f32) return state_->input_gradient<float>(dx, dy, w, counts);
+  const std::size_t bytes = state_->worker_bytes(w, dy.rows());
+  if (w.type == DType::f64)
+    return state_->input_gradient<double>(dx, dy, w, counts, bytes_of(work), bytes);
+  if (w.type == DType::f32)
+    return state_->input_gradient<float>(dx, dy, w, counts, bytes_of(work), bytes);
   const auto run =
       dx.dtype() == DType::bf16 ? &State::blocked_product<Bf16> : &State::blocked_product<float>;
-  (state_.get()->*run)(dx, dy, w.backward, counts, bytes_of(work), state_->worker_bytes(w));
+  (state_.get()->*run)(dx, dy, w.backward, counts, bytes_of(work), bytes);
 }
 
 void Products::product_weight_gradient(std::span<const GradientTarget> dws, const Tensor& dy,
@@ -301,7 +333,7 @@ void Products::product_weight_gradient(std::span<const GradientTarget> dws, cons
   for (const std::int64_t count : counts) whole += (count + least) * blocks;
   state_->workers.run([&](int worker) {
     std::byte* scratch = bytes_of(work);
-    if (scratch != nullptr) scratch += std::size_t(worker) * state_->worker_bytes(w);
+    if (scratch != nullptr) scratch += std::size_t(worker) * state_->worker_bytes(w, x.rows());
     if (divides_inputs) {
       const Range inputs = share(w.inputs, worker, state_->workers.count());
       if (inputs.size() > 0)

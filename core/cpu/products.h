@@ -6,17 +6,18 @@
 #include <span>
 
 #include "core/backend.h"
+#include "core/cpu/processor.h"
 #include "core/tensor.h"
 #include "core/workers.h"
 
 namespace pf {
 
 // The section Products of core/backend.h, cut in tiles of rows over the workers. bf16 weights are
-// read from packs. Where this CPU has no fast bf16 product, or `emulates_bf16`, operands are
-// widened to f32: the same rounding, slower.
+// read from packs. Where `isa` and this CPU have no bf16 product, operands are widened to f32: the
+// same rounding, slower.
 class Products {
  public:
-  explicit Products(Workers& workers, bool emulates_bf16 = false);
+  Products(Workers& workers, Isa isa);  // one of usable_isas()
   ~Products();
   Products(const Products&) = delete;
   Products& operator=(const Products&) = delete;

@@ -26,7 +26,7 @@ using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 template <class A>
 [[gnu::always_inline]] inline Vector<A> all(A value) {
-  return Vector<A>{} + value;
+  return value - Vector<A>{};  // + would make zero of minus zero, by an addition
 }
 
 // n <= lanes<A> elements; the others are zero.

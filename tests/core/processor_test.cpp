@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <optional>
 
-#include "core/cpu/gemm.h"
+#include "core/cpu/bf16_gemm.h"
 #include "core/error.h"
 
 namespace pf {
@@ -54,7 +54,7 @@ TEST(Processor, BelowAvx512NoProductsOfBf16AreLeft) {
     const Cap cap(level);
     EXPECT_FALSE(has_avx512_bf16());
     EXPECT_FALSE(has_amx_bf16());
-    EXPECT_EQ(Bf16Gemm().level(), Bf16Level::widened);
+    EXPECT_EQ(Bf16Gemm(usable_isas().back()).level(), Bf16Level::widened);
     EXPECT_EQ(processor_features(usable_isas().back()), name(usable_isas().back()));
   }
 }

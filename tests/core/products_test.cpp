@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/backend.h"
-#include "core/cpu/gemm.h"
+#include "core/cpu/bf16_gemm.h"
 #include "core/device.h"
 #include "core/error.h"
 #include "core/workers.h"
@@ -26,8 +26,8 @@ constexpr DType all_types[] = {DType::f64, DType::f32, DType::bf16};
 // Weights of some groups in parts that are stacked, and what computes with them.
 struct Rig {
   Rig(DType type, std::int64_t groups, std::int64_t inputs, const Counts& parts, int threads = 2,
-      bool emulates_bf16 = false)
-      : device(make_cpu_backend(1)), workers(threads), products(workers, emulates_bf16) {
+      Isa isa = usable_isas().back())
+      : device(make_cpu_backend(1)), workers(threads), products(workers, isa) {
     w.groups = groups;
     w.inputs = inputs;
     w.type = type;
@@ -256,18 +256,21 @@ TEST(Products, ReadAndWriteViewsOfWiderTensors) {
 
 TEST(Products, OfBf16MayBeF32) {
   const Counts counts{50, 20};
-  for (const bool emulates : {false, true}) {
-    Rig rig(DType::bf16, 2, 64, {40, 33}, 2, emulates);
+  for (const Isa isa : usable_isas()) {
+    Rig rig(DType::bf16, 2, 64, {40, 33}, 2, isa);
     const Tensor x = random_tensor({70, 64}, DType::bf16, rig.device, 5);
     expect_sums(rig.product(x, counts, DType::f32),
                 plain_product(elements(x), rig.w, rig.weights(), counts, false), 64);
   }
 }
 
-TEST(Products, AreAsExactWithoutBf16Instructions) {
-  Rig rig(DType::bf16, 3, 70, {96, 33}, 2, true);
-  expect_right(rig, {300, 1, 64});
-  expect_right(rig, {0, 31, 33}, true);
+TEST(Products, AreAsExactWithLessOfTheProcessor) {
+  for (const DType type : all_types)
+    for (const Isa isa : usable_isas()) {
+      Rig rig(type, 3, 70, {96, 33}, 2, isa);
+      expect_right(rig, {300, 1, 64});
+      expect_right(rig, {0, 31, 33}, true);
+    }
 }
 
 TEST(Products, AreBitwiseEqualInEveryRun) {
@@ -309,14 +312,15 @@ TEST(Products, PackAGroupAsTheyPackAll) {
 // Of levels that this CPU has.
 std::vector<Bf16Gemm> gemms() {
   std::vector<Bf16Gemm> found;
-  for (const Bf16Level level : {Bf16Level::amx, Bf16Level::avx512, Bf16Level::widened}) try {
-      found.emplace_back(level);
+  for (const Bf16Level level : {Bf16Level::amx, Bf16Level::avx512}) try {
+      found.emplace_back(usable_isas().back(), level);
     } catch (const Error&) {
     }
+  for (const Isa isa : usable_isas()) found.emplace_back(isa, Bf16Level::widened);
   return found;
 }
 
-TEST(Gemm, EveryLevelOfBf16MultipliesAlike) {
+TEST(Bf16Gemm, EveryLevelOfBf16MultipliesAlike) {
   Device device(make_cpu_backend(1));
   for (const auto& [m, n, k] : {std::array<std::int64_t, 3>{64, 96, 128},
                                 {33, 65, 31},
@@ -347,7 +351,7 @@ TEST(Gemm, EveryLevelOfBf16MultipliesAlike) {
   }
 }
 
-TEST(Gemm, ABlockedMatrixIsTheSameFromRowsAndFromItsTranspose) {
+TEST(Bf16Gemm, ABlockedMatrixIsTheSameFromRowsAndFromItsTranspose) {
   Device device(make_cpu_backend(1));
   for (const Bf16Gemm& gemm : gemms()) {
     const std::int64_t k = 77, n = 45;

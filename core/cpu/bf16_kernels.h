@@ -7,8 +7,8 @@
 
 namespace pf {
 
-// C [32, panels * 32] (+)= A [32, steps * 32] B, with B in panels as in core/cpu/gemm.h. C is f32,
-// or bf16 where nothing is added.
+// C [32, panels * 32] (+)= A [32, steps * 32] B, with B in panels as in core/cpu/bf16_gemm.h. C is
+// f32, or bf16 where nothing is added.
 struct RowsOfPanels {
   void* c;
   std::int64_t c_pitch;

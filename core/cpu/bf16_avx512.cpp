@@ -3,7 +3,7 @@
 #include <array>
 #include <cstring>
 
-#include "core/cpu/gemm_kernels.h"
+#include "core/cpu/bf16_kernels.h"
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")

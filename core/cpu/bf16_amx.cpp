@@ -2,7 +2,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "core/cpu/gemm_kernels.h"
+#include "core/cpu/bf16_kernels.h"
 #include "core/cpu/processor.h"
 
 namespace pf {

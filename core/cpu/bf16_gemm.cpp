@@ -1,0 +1,283 @@
+#include "core/cpu/bf16_gemm.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+#include <type_traits>
+
+#include "core/cpu/bf16_kernels.h"
+#include "core/cpu/processor.h"
+#include "core/error.h"
+
+namespace pf {
+namespace {
+
+// What is widened to f32 at a time: rows of A, and rows of a panel of B.
+constexpr std::int64_t wide_rows = 96, wide_depth = 256;
+// Bytes of B that should stay in the second-level cache while all rows of A pass by.
+constexpr std::int64_t cached_bytes = std::int64_t{768} << 10;
+
+constexpr std::int64_t tile_bytes = std::int64_t{32} * 32 * 4;
+
+void transpose_words(void* to, std::int64_t to_pitch, const void* from, std::int64_t from_pitch) {
+  for (std::int64_t i = 0; i < 16; ++i)
+    for (std::int64_t j = 0; j < 16; ++j)
+      std::memcpy(static_cast<char*>(to) + j * to_pitch + i * 4,
+                  static_cast<const char*>(from) + i * from_pitch + j * 4, 4);
+}
+
+// A block of 16 words, of two bf16 each, squared.
+struct alignas(64) Words {
+  std::uint32_t word[16][16];
+};
+
+// words[i][j] = (from[2 i, j], from[2 i + 1, j]), zero where there is no row or no column.
+void join_pairs(Words& words, const Bf16* from, std::int64_t pitch, std::int64_t rows,
+                std::int64_t columns) {
+  const auto join = [](const Bf16* upper, const Bf16* lower, std::int64_t column) {
+    return std::uint32_t(upper[column].bits) | std::uint32_t(lower[column].bits) << 16;
+  };
+  if (rows >= 32 && columns >= 16) {
+    for (std::int64_t i = 0; i < 16; ++i)
+      for (std::int64_t j = 0; j < 16; ++j)
+        words.word[i][j] = join(from + 2 * i * pitch, from + (2 * i + 1) * pitch, j);
+    return;
+  }
+  Bf16 padded[32][16];
+  for (std::int64_t i = 0; i < 32; ++i)
+    for (std::int64_t j = 0; j < 16; ++j)
+      padded[i][j] = i < rows && j < columns ? from[i * pitch + j] : Bf16();
+  for (std::int64_t i = 0; i < 16; ++i)
+    for (std::int64_t j = 0; j < 16; ++j)
+      words.word[i][j] = join(padded[2 * i], padded[2 * i + 1], j);
+}
+
+void copy_rows(Bf16* to, std::int64_t to_pitch, const Bf16* from, std::int64_t from_pitch,
+               std::int64_t rows, std::int64_t columns) {
+  for (std::int64_t r = 0; r < rows; ++r)
+    std::memcpy(static_cast<void*>(to + r * to_pitch), from + r * from_pitch,
+                std::size_t(columns) * sizeof(Bf16));
+}
+
+// [32, k] up to [32, k rounded up], from fewer rows.
+const Bf16* padded_rows(Bf16* to, const Bf16* a, std::int64_t pitch, std::int64_t rows,
+                        std::int64_t k) {
+  const std::int64_t wide = in_blocks(k);
+  std::memset(static_cast<void*>(to), 0, std::size_t(gemm_block * wide) * sizeof(Bf16));
+  copy_rows(to, wide, a, pitch, rows, k);
+  return to;
+}
+
+template <class C>
+void multiply_rows(C* c, std::int64_t c_pitch, const RowsOfPanels& whole, std::int64_t rows,
+                   std::int64_t columns, float* tile, void (*multiply)(const RowsOfPanels&)) {
+  constexpr bool narrows = std::is_same_v<C, Bf16>;
+  RowsOfPanels part = whole;
+  if (rows == gemm_block && columns >= gemm_block) {
+    part.c = c;
+    part.c_pitch = c_pitch;
+    part.panels = columns / gemm_block;
+    part.narrows = narrows;
+    multiply(part);
+  }
+  const std::int64_t done = rows == gemm_block ? columns / gemm_block * gemm_block : 0;
+  for (std::int64_t column = done; column < columns; column += gemm_block) {
+    const std::int64_t width = std::min(gemm_block, columns - column);
+    part.c = tile;
+    part.c_pitch = gemm_block;
+    part.b = whole.b + column / gemm_block * whole.panel;
+    part.panels = 1;
+    part.narrows = false;
+    if constexpr (!narrows)
+      if (part.adds)
+        for (std::int64_t r = 0; r < rows; ++r)
+          std::copy_n(c + r * c_pitch + column, width, tile + r * gemm_block);
+    multiply(part);
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t j = 0; j < width; ++j)
+        c[r * c_pitch + column + j] = C(tile[r * gemm_block + j]);
+  }
+}
+
+template <class C>
+void multiply_blocked(C* c, std::int64_t c_pitch, const Bf16* a, std::int64_t a_pitch,
+                      const Blocked& b, const GemmShape& shape, void* scratch,
+                      void (*multiply)(const RowsOfPanels&)) {
+  auto* tile = static_cast<float*>(scratch);
+  auto* padded = reinterpret_cast<Bf16*>(static_cast<std::byte*>(scratch) + tile_bytes);
+  const std::int64_t steps = in_blocks(shape.k) / gemm_block;
+  const std::int64_t panel_bytes = steps * gemm_block * gemm_block * std::int64_t(sizeof(Bf16));
+  const std::int64_t wide = std::max<std::int64_t>(1, cached_bytes / panel_bytes) * gemm_block;
+  RowsOfPanels part{};
+  part.panel = b.panel;
+  part.steps = steps;
+  part.adds = shape.adds;
+  for (std::int64_t column = 0; column < shape.n; column += wide) {
+    part.b = b.data + column / gemm_block * b.panel;
+    for (std::int64_t row = 0; row < shape.m; row += gemm_block) {
+      const std::int64_t rows = std::min(gemm_block, shape.m - row);
+      const bool fits = rows == gemm_block && shape.k % gemm_block == 0;
+      part.a =
+          fits ? a + row * a_pitch : padded_rows(padded, a + row * a_pitch, a_pitch, rows, shape.k);
+      part.a_pitch = fits ? a_pitch : in_blocks(shape.k);
+      multiply_rows(c + row * c_pitch + column, c_pitch, part, rows,
+                    std::min(wide, shape.n - column), tile, multiply);
+    }
+  }
+}
+
+struct WideScratch {
+  float *a, *b, *c;  // [wide_rows, k], panels of [wide_depth, 32], [wide_rows, 32]
+
+  WideScratch(void* at, std::int64_t k)
+      : a(static_cast<float*>(at)), b(a + wide_rows * k), c(b + wide_depth * gemm_block) {}
+  static std::size_t bytes(std::int64_t k) {
+    return std::size_t(wide_rows * k + (wide_depth + wide_rows) * gemm_block) * sizeof(float);
+  }
+};
+
+// C [rows, columns] (+)= A B, of one panel; A is in the scratch.
+void multiply_wide_panel(const PanelKernels<float>& kernels, const Widening& widening,
+                         const WideScratch& scratch, const Bf16* panel,
+                         PanelKernels<float>::Product part, std::int64_t k) {
+  const std::int64_t columns = part.columns;
+  float* const c = part.c;
+  part.a_pitch = k;
+  for (std::int64_t first = 0; first < k; first += wide_depth, part.adds = true) {
+    part.k = std::min(wide_depth, k - first);
+    widening.panels(scratch.b, panel, first, part.k);
+    part.a = scratch.a + first;
+    for (std::int64_t at = 0; at < columns; at += kernels.wide) {
+      part.c = c + at;
+      part.b = scratch.b + at * part.k;
+      part.columns = std::min(kernels.wide, columns - at);
+      kernels.multiply(part);
+    }
+  }
+}
+
+template <class C>
+void multiply_widened(C* c, std::int64_t c_pitch, const Bf16* a, std::int64_t a_pitch,
+                      const Blocked& b, const GemmShape& shape, const WideScratch& scratch,
+                      Isa isa) {
+  const PanelKernels<float>& kernels = panel_kernels<float>(isa);
+  const Widening& wide = widening(isa);
+  PanelKernels<float>::Product part{};
+  part.adds = shape.adds;
+  for (std::int64_t row = 0; row < shape.m; row += wide_rows) {
+    part.rows = std::min(wide_rows, shape.m - row);
+    wide.rows(scratch.a, a + row * a_pitch, a_pitch, part.rows, shape.k);
+    for (std::int64_t column = 0; column < shape.n; column += gemm_block) {
+      part.columns = std::min(gemm_block, shape.n - column);
+      const Bf16* panel = b.data + column / gemm_block * b.panel;
+      C* to = c + row * c_pitch + column;
+      if constexpr (std::is_same_v<C, float>) {
+        part.c = to;
+        part.c_pitch = c_pitch;
+        multiply_wide_panel(kernels, wide, scratch, panel, part, shape.k);
+      } else {
+        part.c = scratch.c;
+        part.c_pitch = gemm_block;
+        multiply_wide_panel(kernels, wide, scratch, panel, part, shape.k);
+        wide.narrow(to, c_pitch, scratch.c, gemm_block, part.rows, part.columns);
+      }
+    }
+  }
+}
+
+// True if there is nothing to multiply; then C is what it has to be.
+template <class C>
+bool is_trivial(C* c, std::int64_t c_pitch, const GemmShape& shape) {
+  if (shape.m > 0 && shape.n > 0 && shape.k > 0) return false;
+  if (!shape.adds)
+    for (std::int64_t r = 0; r < shape.m; ++r) std::fill_n(c + r * c_pitch, shape.n, C());
+  return true;
+}
+
+}  // namespace
+
+Bf16Gemm::Bf16Gemm(Isa isa)
+    : isa_(isa),
+      level_(isa != Isa::v4      ? Bf16Level::widened
+             : has_amx()         ? Bf16Level::amx
+             : has_avx512_bf16() ? Bf16Level::avx512
+                                 : Bf16Level::widened) {}
+
+Bf16Gemm::Bf16Gemm(Isa isa, Bf16Level level) : isa_(isa), level_(level) {
+  require(level != Bf16Level::amx || has_amx(), "bf16 products: no AMX here; use another level");
+  require(level != Bf16Level::avx512 || has_avx512_bf16(),
+          "bf16 products: no avx512_bf16 here; use another level");
+}
+
+std::size_t Bf16Gemm::scratch_bytes(std::int64_t k) const {
+  if (level_ == Bf16Level::widened) return WideScratch::bytes(k);
+  return std::size_t(tile_bytes) + std::size_t(gemm_block * in_blocks(k)) * sizeof(Bf16);
+}
+
+template <class C>
+void Bf16Gemm::run(C* c, std::int64_t c_pitch, const Bf16* a, std::int64_t a_pitch, Blocked b,
+                   const GemmShape& shape, void* scratch) const {
+  assert(!shape.adds || (std::is_same_v<C, float>));
+  if (is_trivial(c, c_pitch, shape)) return;
+  switch (level_) {
+    case Bf16Level::amx:
+      begin_amx();
+      multiply_blocked(c, c_pitch, a, a_pitch, b, shape, scratch, multiply_amx);
+      end_amx();
+      break;
+    case Bf16Level::avx512:
+      multiply_blocked(c, c_pitch, a, a_pitch, b, shape, scratch, multiply_avx512);
+      break;
+    case Bf16Level::widened:
+      multiply_widened(c, c_pitch, a, a_pitch, b, shape, WideScratch(scratch, shape.k), isa_);
+      break;
+  }
+}
+
+template void Bf16Gemm::run(float*, std::int64_t, const Bf16*, std::int64_t, Blocked,
+                            const GemmShape&, void*) const;
+template void Bf16Gemm::run(Bf16*, std::int64_t, const Bf16*, std::int64_t, Blocked,
+                            const GemmShape&, void*) const;
+
+void Bf16Gemm::block(Bf16* to, std::int64_t panel, const Matrix<Bf16>& b, std::int64_t k,
+                     std::int64_t n) const {
+  const auto transpose16 = level_ == Bf16Level::widened ? transpose_words : transpose_words_avx512;
+  for (std::int64_t column = 0; column < in_blocks(n); column += 16)
+    for (std::int64_t row = 0; row < in_blocks(k); row += 32) {
+      Bf16* half = to + column / 32 * panel + row * 32 + column % 32 * 32;
+      const std::int64_t rows = std::min<std::int64_t>(32, k - row);
+      const std::int64_t columns = std::min<std::int64_t>(16, n - column);
+      if (!b.transposed) {
+        join_pairs(*reinterpret_cast<Words*>(half), b.data + row * b.pitch + column, b.pitch, rows,
+                   columns);
+      } else if (rows == 32 && columns == 16) {
+        transpose16(half, 64, b.data + column * b.pitch + row, b.pitch * 2);
+      } else {
+        Bf16 padded[16][32] = {};
+        if (columns > 0)
+          copy_rows(padded[0], 32, b.data + column * b.pitch + row, b.pitch, columns, rows);
+        transpose16(half, 64, padded, 64);
+      }
+    }
+}
+
+void Bf16Gemm::transpose(Bf16* to, std::int64_t to_pitch, const Bf16* from, std::int64_t from_pitch,
+                         std::int64_t rows, std::int64_t columns) const {
+  const auto transpose16 = level_ == Bf16Level::widened ? transpose_words : transpose_words_avx512;
+  for (std::int64_t column = 0; column < columns; column += 16)
+    for (std::int64_t row = 0; row < rows; row += 32) {
+      const std::int64_t height = std::min<std::int64_t>(16, columns - column);
+      Words words{};
+      join_pairs(words, from + row * from_pitch + column, from_pitch, rows - row, height);
+      Bf16* corner = to + column * to_pitch + row;
+      if (height == 16) {
+        transpose16(corner, to_pitch * 2, &words, 64);
+      } else {
+        Bf16 whole[16][32];
+        transpose16(whole, 64, &words, 64);
+        copy_rows(corner, to_pitch, whole[0], 32, height, 32);
+      }
+    }
+}
+
+}  // namespace pf
