@@ -124,7 +124,8 @@ usage, configuration or input; 75 ended by train.time_limit, with a checkpoint: 
 on; 130 (SIGINT), 138 (SIGUSR1) or 143 (SIGTERM) ended by a signal, training with a checkpoint.
 
 Environment: PENTAFOLD_DEBUG=1 adds to an error the place in the source that noticed it;
-NO_COLOR=1 turns colours off.
+NO_COLOR=1 turns colours off; PENTAFOLD_CPU=sse2, avx2 or avx512 is the highest level of the
+processor that is used.
 )";
 
 struct Command {
@@ -233,6 +234,7 @@ std::string complaint(const CLI::App& app, const CLI::ParseError& error) {
 // `failure` is the exit code of an Error that comes out.
 int run(int argc, char** argv, std::optional<pf::Mpi>& mpi, int& failure) {
   failure = wrong_usage;
+  pf::usable_isas();  // throws if PENTAFOLD_CPU is wrong: before any work
   if (argc < 2) {
     std::fputs(help, stderr);
     return wrong_usage;

@@ -1,9 +1,9 @@
-#include <cpuid.h>
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/cpu/bf16_kernels.h"
+#include "core/cpu/processor.h"
 
 namespace pf {
 namespace {
@@ -63,10 +63,7 @@ struct alignas(64) TileShapes {
 }  // namespace
 
 bool has_amx() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  constexpr unsigned bf16_bit = 1u << 22, tile_bit = 1u << 24;
-  if (!has_avx512_bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-  if ((d & bf16_bit) == 0 || (d & tile_bit) == 0) return false;
+  if (!has_amx_bf16()) return false;
   constexpr int request_permission = 0x1023, tile_data = 18;  // arch_prctl(2), XSAVE component
   return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 }

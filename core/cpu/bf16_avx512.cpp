@@ -82,13 +82,6 @@ template <int distance>
 
 }  // namespace
 
-bool has_avx512_bf16() {
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512bf16");
-}
-
 void multiply_avx512(const RowsOfPanels& rows) {
   for (std::int64_t panel = 0; panel < rows.panels; ++panel)
     for (std::int64_t row = 0; row < 32; row += tall) multiply_panel(rows, row, panel);

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "core/cpu/bf16_kernels.h"
+#include "core/cpu/processor.h"
 #include "core/error.h"
 
 namespace pf {

@@ -24,7 +24,6 @@ void begin_amx();
 void end_amx();
 void multiply_amx(const RowsOfPanels& rows);
 
-bool has_avx512_bf16();
 void multiply_avx512(const RowsOfPanels& rows);
 
 // to[j, i] = from[i, j], 16 x 16 words of 32 bits; pitches in bytes.

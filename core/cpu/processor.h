@@ -10,8 +10,14 @@ namespace pf {
 // Levels of x86-64: SSE2; AVX2 with FMA; AVX-512 F, BW, DQ and VL.
 enum class Isa : std::uint8_t { base, v3, v4 };
 
-std::vector<Isa> usable_isas();  // slowest first
-const char* name(Isa isa);       // "sse2", "avx2", "avx512"
+// Up to the level that PENTAFOLD_CPU names in the environment, if it is set: tests on a processor
+// with more. Throws Error if that names no level. Slowest first.
+std::vector<Isa> usable_isas();
+const char* name(Isa isa);  // "sse2", "avx2", "avx512"
+
+// Instructions beyond Isa::v4; none where that is not usable.
+bool has_avx512_bf16();
+bool has_amx_bf16();  // of the processor; its kernel may still refuse
 
 // `isa` and what else products are made with: "avx512 avx512_bf16 amx_bf16".
 std::string processor_features(Isa isa);

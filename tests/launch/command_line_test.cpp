@@ -58,6 +58,15 @@ TEST_F(CommandLine, VersionNamesWhatIsUnderneath) {
   EXPECT_TRUE(contains(outcome.out, "\nCUDA: ")) << outcome.out;
 }
 
+TEST_F(CommandLine, TheProcessorsLevelMayBeCapped) {
+  const Outcome capped = shell("PENTAFOLD_CPU=sse2 $p --version");
+  EXPECT_TRUE(contains(capped.out, "\nCPU: sse2\n")) << capped.out << capped.err;
+  here.write("run.yaml", small_run);
+  const Outcome wrong = shell("PENTAFOLD_CPU=fast $p config run.yaml");
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_EQ(wrong.err, "pentafold: PENTAFOLD_CPU='fast': wants sse2, avx2 or avx512\n");
+}
+
 TEST_F(CommandLine, WrongUsageSaysWhatMayHaveBeenMeant) {
   EXPECT_EQ(run("trian x.yaml").code, 2);
   EXPECT_EQ(message("trian x.yaml"),
