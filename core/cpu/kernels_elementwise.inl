@@ -139,6 +139,8 @@ void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, const Tensor&
     const A weight = weights ? *weights[r] : A(1);
     sweep<A>(
         0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          prefetch_next(g + c, gates.step());
+          prefetch_next(u + c, ups.step());
           const Vector<A> x = load<A>(g + c, n);
           store<A>(to + c, x / (A(1) + exponential(-x)) * load<A>(u + c, n) * weight, n);
         });
@@ -160,6 +162,9 @@ void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow,
     Vector<A> total{};
     sweep<A>(
         0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          prefetch_next(g + c, gates.step());
+          prefetch_next(u + c, ups.step());
+          prefetch_next(d + c, dys.step());
           const Vector<A> x = load<A>(g + c, n), v = load<A>(u + c, n), grad = load<A>(d + c, n);
           const Vector<A> s = A(1) / (A(1) + exponential(-x));
           const Vector<A> silu = x * s;

@@ -129,6 +129,8 @@ void rope(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor
       const T* from = xs[r] + head;
       sweep<A>(
           0, half, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+            prefetch_next(from + c, xs.step());
+            prefetch_next(from + half + c, xs.step());
             const Vector<A> a = load<A>(from + c, n), b = load<A>(from + half + c, n);
             const Vector<A> co = load<A>(cosine + c, n), si = load<A>(sine + c, n) * sign;
             store<A>(to + c, a * co - b * si, n);
