@@ -99,6 +99,9 @@ class Tensor {
   Tensor widened(std::int64_t columns) const;
   // The same elements of the same storage, seen the same way.
   bool is_same_view(const Tensor& other) const;
+  // How many tensors share its storage, this one among them. Where they are all in the hands of one
+  // backward, nothing else will read it, and gradients may be written over it.
+  long sharers() const { return storage_.use_count(); }
 
   // Copies of the elements of a tensor on the CPU, for tests, logs and metrics. Zeros on meta.
   template <class T>
