@@ -88,12 +88,16 @@ Tensor Moe::forward(const Tensor& x, Context& context) {
   else
     keep_choices_of_targets(routed, context);
 
-  const Tensor y = experts(h, routed, context);
+  const Outputs y = experts(h, routed, context);
   const PurposeScope of_sum("residual");
-  return add(x, residual_dropout(y, config_.dropout, layer_, 1, context));
+  // Drops the same elements of both.
+  const auto kept = [&](const Tensor& part) {
+    return residual_dropout(part, config_.dropout, layer_, 1, context);
+  };
+  return shared_ ? add(x, kept(y.routed), kept(y.shared)) : add(x, kept(y.routed));
 }
 
-Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
+Moe::Outputs Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
   const PurposeScope of_part("dispatch");
   const Mesh& mesh = *context.mesh;
   const Capacity capacity = context.is_training ? config_.capacity : Capacity{};
@@ -106,8 +110,7 @@ Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
                       config_.experts, tokens_cut);
   const Tensor of_shared = shared_ ? of_shared_expert(h, context) : Tensor();
   const Dispatched there = receive(std::move(sent), mesh);
-  const Tensor y = bring_back(of_experts(there.rows), there, mesh);
-  return shared_ ? add(y, of_shared) : y;
+  return {bring_back(of_experts(there.rows), there, mesh), of_shared};
 }
 
 Tensor Moe::of_shared_expert(const Tensor& h, Context& context) {
