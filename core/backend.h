@@ -64,7 +64,7 @@ struct Packed {
   Tensor forward, backward;   // u8, blocked for x w' and for dy w; empty: products read the values
 };
 
-// Where a weight gradient goes: overwritten, or added to what is there.
+// Where a gradient goes: overwritten, or added to what is there.
 struct GradientTarget {
   Tensor tensor;
   bool adds = false;
@@ -150,14 +150,14 @@ class Backend {
   virtual void rms_norm(const Tensor& y, const Tensor& scale, const Tensor& x, const Tensor& w,
                         double eps) = 0;
   virtual std::size_t rms_norm_workspace(const Tensor& x, const Tensor& w) = 0;
-  virtual void rms_norm_backward(const Tensor& dx, const GradientTarget& dw, const Tensor& dy,
-                                 const Tensor& x, const Tensor& scale, const Tensor& w,
-                                 const Tensor& work) = 0;
+  virtual void rms_norm_backward(const GradientTarget& dx, const GradientTarget& dw,
+                                 const Tensor& dy, const Tensor& x, const Tensor& scale,
+                                 const Tensor& w, const Tensor& work) = 0;
   // statistics [n, 2]: mean and 1 / standard deviation. The workspace is for x and w alone.
   virtual void layer_norm(const Tensor& y, const Tensor& statistics, const Tensor& x,
                           const Tensor& w, const Tensor& b, double eps) = 0;
   virtual std::size_t layer_norm_workspace(const Tensor& x, const Tensor& w) = 0;
-  virtual void layer_norm_backward(const Tensor& dx, const GradientTarget& dw,
+  virtual void layer_norm_backward(const GradientTarget& dx, const GradientTarget& dw,
                                    const GradientTarget& db, const Tensor& dy, const Tensor& x,
                                    const Tensor& statistics, const Tensor& w,
                                    const Tensor& work) = 0;
@@ -174,9 +174,9 @@ class Backend {
   // y[r] = x[order[r] / per], zeros where order[r] is -1; backward of sum_rows. order [m] i32.
   virtual void take_rows(const Tensor& y, const Tensor& x, const Tensor& order,
                          std::int64_t per) = 0;
-  // y[t] = sum over j < per of x[place[t * per + j]] but for places of -1; backward of take_rows.
-  // place [n * per] i32.
-  virtual void sum_rows(const Tensor& y, const Tensor& x, const Tensor& place,
+  // y[t] (+)= sum over j < per of x[place[t * per + j]] but for places of -1; backward of
+  // take_rows. place [n * per] i32.
+  virtual void sum_rows(const GradientTarget& y, const Tensor& x, const Tensor& place,
                         std::int64_t per) = 0;
 
   // --- Attention ---------------------------------------------------------------------------------

@@ -102,18 +102,33 @@ void Tape::add(const Outline& x, Tensor gradient) {
 
 void Tape::backward(std::span<const Tensor> ys, std::span<const Tensor> dys,
                     std::vector<Work>* deferred) {
-  const Recording pause(nullptr);
-  const PurposeScope undoing(purpose_of_backward("backward"));
-  struct Restore {
-    std::vector<Work>* outer;
-    ~Restore() { deferred_ = outer; }
-  } restore{std::exchange(deferred_, deferred != nullptr ? deferred : deferred_)};
-
   require(ys.size() == dys.size(), "backward: ", ys.size(), " tensors, ", dys.size(), " gradients");
   for (std::size_t i = 0; i < ys.size(); ++i) {
     require(find(ys[i]) >= 0, "backward: the tensor is not of this tape: ", ys[i].text());
     add(outline(ys[i]), dys[i]);
   }
+  undo(deferred);
+}
+
+void Tape::backward_from(const Tensor& y, Tensor dy, std::vector<Work>* deferred) {
+  require(find(y) >= 0, "backward: the tensor is not of this tape: ", y.text());
+  add(outline(y), std::move(dy));
+  undo(deferred);
+}
+
+void Tape::undo(std::vector<Work>* deferred) {
+  const Recording pause(nullptr);
+  const PurposeScope undoing(purpose_of_backward("backward"));
+  struct Restore {
+    Tape* undone;
+    std::vector<Work>* outer;
+    ~Restore() {
+      undone_ = undone;
+      deferred_ = outer;
+    }
+  } restore{std::exchange(undone_, this),
+            std::exchange(deferred_, deferred != nullptr ? deferred : deferred_)};
+
   for (const Outline& loss : std::exchange(roots_, {}))
     add(loss, Tensor::scalar(1, loss.type, *loss.device, gradient_of(loss.label)));
 
@@ -137,6 +152,17 @@ void Tape::backward(std::span<const Tensor> ys, std::span<const Tensor> dys,
     for (std::size_t i = 0; i < made.size(); ++i)
       if (node.inputs[i].slot >= 0 && made[i]) add(node.inputs[i], std::move(made[i]));
   }
+}
+
+GradientTarget Tape::gradient_target(const Tensor& x) {
+  if (Tensor sum = take_sum(x.slot())) return {sum, true};
+  return {Tensor::gradient_like(x), false};
+}
+
+Tensor Tape::take_sum(const Slot& slot) {
+  if (undone_ == nullptr || undone_->serial_ != slot.tape || slot.index < 0) return {};
+  Tensor& sum = undone_->gradients_[std::size_t(slot.index)];
+  return sum && sum.sharers() == 1 ? std::exchange(sum, {}) : Tensor();
 }
 
 Tensor Tape::gradient(const Tensor& x) {

@@ -18,6 +18,8 @@ namespace pf {
 
 using Segment = std::function<std::vector<Tensor>(std::span<const Tensor>)>;
 
+struct GradientTarget;
+
 class Tape {
  public:
   using Work = std::function<void()>;
@@ -47,6 +49,8 @@ class Tape {
   // label, shape or type is not the dual of its tensor's.
   void backward(std::span<const Tensor> ys = {}, std::span<const Tensor> dys = {},
                 std::vector<Work>* deferred = nullptr);
+  // The same from one gradient, which is not kept by the caller.
+  void backward_from(const Tensor& y, Tensor dy, std::vector<Work>* deferred = nullptr);
 
   // The gradient that backward() left for a watched tensor; zeros if none came. It is moved out.
   Tensor gradient(const Tensor& x);
@@ -69,6 +73,13 @@ class Tape {
   template <class Undo>
   static Tensor record(const Tensor& output, const std::vector<Tensor>& inputs, bool has_weights,
                        Undo undo, const char* op = __builtin_FUNCTION());
+
+  // For the backward of an op whose kernel can add: where the gradient of its input x goes, which
+  // is then returned. It `adds` to what ops that used x later have left, if nothing else holds
+  // that.
+  static GradientTarget gradient_target(const Tensor& x);
+  // The same without x: what is there to add to, or an empty tensor. `slot`: x's.
+  static Tensor take_sum(const Slot& slot);
 
   // For models: gives the memory of x back, which nothing reads any more but the backward of ops
   // recorded so far, and makes it again before the last of them is undone. `make` is pure and gives
@@ -97,6 +108,7 @@ class Tape {
   Outline outline(const Tensor& x) const;
   static Tensor zeros(const Outline& x);
   void add(const Outline& x, Tensor gradient);
+  void undo(std::vector<Work>* deferred);
   friend std::vector<Tensor> recompute(const Segment& segment, std::vector<Tensor> inputs);
 
   std::uint64_t serial_;
@@ -106,6 +118,7 @@ class Tape {
   std::vector<Outline> roots_;
 
   static inline thread_local Tape* current_ = nullptr;
+  static inline thread_local Tape* undone_ = nullptr;  // by backward()
   static inline thread_local std::vector<Work>* deferred_ = nullptr;
 };
 

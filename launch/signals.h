@@ -13,9 +13,9 @@ namespace pf {
 // for background jobs). A second SIGINT ends the process at once, by its default action; within 0.2
 // seconds of the first it counts as the same one, since timeout and mpirun may deliver it twice.
 // They reach a thread of the scope's own: this thread and those that it starts have them blocked,
-// since a handler's frame may overwrite what code that runs there keeps below its stack. Old handlers
-// and the mask come back with the destructor, on the same thread. Signals belong to the process, not
-// to a rank: only one may live at a time.
+// since a handler's frame may overwrite what code that runs there keeps below its stack. Old
+// handlers and the mask come back with the destructor, on the same thread. Signals belong to the
+// process, not to a rank: only one may live at a time.
 class SignalScope {
  public:
   SignalScope();

@@ -91,14 +91,18 @@ Tensor Moe::forward(const Tensor& x, Context& context) {
   else
     keep_choices_of_targets(routed, context);
 
-  const Tensor y = experts(h, routed, context);
+  const Outputs y = experts(h, routed, context);
   // Last: backward makes it first, and all that is made of it later.
   if (config_.rebuilds && keeps_own(context)) Tape::rebuild(h, normed);
   const PurposeScope of_sum("residual");
-  return add(x, residual_dropout(y, config_.dropout, layer_, 1, context));
+  // Drops the same elements of both.
+  const auto kept = [&](const Tensor& part) {
+    return residual_dropout(part, config_.dropout, layer_, 1, context);
+  };
+  return shared_ ? add(x, kept(y.routed), kept(y.shared)) : add(x, kept(y.routed));
 }
 
-Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
+Moe::Outputs Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
   const PurposeScope of_part("dispatch");
   const Mesh& mesh = *context.mesh;
   const Capacity capacity = context.is_training ? config_.capacity : Capacity{};
@@ -116,8 +120,7 @@ Tensor Moe::experts(const Tensor& h, const Routed& routed, Context& context) {
     Tape::rebuild(there.rows.x, [h, weights = routed.weights, order = there.order] {
       return permute(h, weights, order).x;
     });
-  const Tensor y = bring_back(outputs, there, mesh);
-  return shared_ ? add(y, of_shared) : y;
+  return {bring_back(outputs, there, mesh), of_shared};
 }
 
 Tensor Moe::of_shared_expert(const Tensor& h, Context& context) {

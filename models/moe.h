@@ -48,8 +48,11 @@ class Moe {
   void update_bias(std::span<const double> counts);
 
  private:
-  // All experts' sum.
-  Tensor experts(const Tensor& h, const Routed& routed, Context& context);
+  // Of the routed experts, and of the shared one if there is one.
+  struct Outputs {
+    Tensor routed, shared;
+  };
+  Outputs experts(const Tensor& h, const Routed& routed, Context& context);
   Tensor of_shared_expert(const Tensor& h, Context& context);
   Tensor of_experts(const ExpertRows& rows);  // of this rank
   void auxiliary_losses(const Routed& routed, Context& context) const;

@@ -1,5 +1,7 @@
 #include "models/stage.h"
 
+#include <utility>
+
 #include "core/trace.h"
 
 namespace pf {
@@ -51,8 +53,7 @@ Tensor Stage::backward(Flight& flight, LayerRange range, Tensor dy, Weights weig
                         l > range.begin ? read_by_backward(flight, l - 1) : Gradients::none);
     std::vector<Tape::Work>* later = weights == Weights::later ? &step.weight_work : nullptr;
     if (dy && wants_gradient(step.y)) {
-      const Tensor ys[] = {step.y}, dys[] = {dy};
-      step.tape.backward(ys, dys, later);
+      step.tape.backward_from(step.y, std::move(dy), later);
     } else {
       step.tape.backward({}, {}, later);
     }

@@ -295,9 +295,9 @@ std::size_t CpuBackend::rms_norm_workspace(const Tensor& x, const Tensor& w) {
          rounded(std::size_t(w.size()) * size_of(accumulation(x.dtype())));
 }
 
-void CpuBackend::rms_norm_backward(const Tensor& dx, const GradientTarget& dw, const Tensor& dy,
-                                   const Tensor& x, const Tensor& scale, const Tensor& w,
-                                   const Tensor& work) {
+void CpuBackend::rms_norm_backward(const GradientTarget& dx, const GradientTarget& dw,
+                                   const Tensor& dy, const Tensor& x, const Tensor& scale,
+                                   const Tensor& w, const Tensor& work) {
   const Span span("kernel", "rms_norm_backward");
   const std::size_t element = size_of(accumulation(x.dtype()));
   const std::size_t bytes = rounded(std::size_t(w.size()) * element);
@@ -324,7 +324,7 @@ std::size_t CpuBackend::layer_norm_workspace(const Tensor& x, const Tensor& w) {
          std::size_t(workers_.count());
 }
 
-void CpuBackend::layer_norm_backward(const Tensor& dx, const GradientTarget& dw,
+void CpuBackend::layer_norm_backward(const GradientTarget& dx, const GradientTarget& dw,
                                      const GradientTarget& db, const Tensor& dy, const Tensor& x,
                                      const Tensor& statistics, const Tensor& w,
                                      const Tensor& work) {
@@ -383,10 +383,12 @@ void CpuBackend::take_rows(const Tensor& y, const Tensor& x, const Tensor& order
   });
 }
 
-void CpuBackend::sum_rows(const Tensor& y, const Tensor& x, const Tensor& place, std::int64_t per) {
+void CpuBackend::sum_rows(const GradientTarget& y, const Tensor& x, const Tensor& place,
+                          std::int64_t per) {
   const Span span("kernel", "sum_rows");
-  over_rows(y.rows(), y.columns() * per, [&](std::int64_t begin, std::int64_t end, int) {
-    of(y).sum_rows(y, x, place, per, begin, end);
+  const std::int64_t rows = y.tensor.rows(), columns = y.tensor.columns();
+  over_rows(rows, columns * per, [&](std::int64_t begin, std::int64_t end, int) {
+    of(x).sum_rows(y, x, place, per, begin, end);
   });
 }
 

@@ -64,22 +64,23 @@ class CpuBackend : public Backend {
   void rms_norm(const Tensor& y, const Tensor& scale, const Tensor& x, const Tensor& w,
                 double eps) override;
   std::size_t rms_norm_workspace(const Tensor& x, const Tensor& w) override;
-  void rms_norm_backward(const Tensor& dx, const GradientTarget& dw, const Tensor& dy,
+  void rms_norm_backward(const GradientTarget& dx, const GradientTarget& dw, const Tensor& dy,
                          const Tensor& x, const Tensor& scale, const Tensor& w,
                          const Tensor& work) override;
   void layer_norm(const Tensor& y, const Tensor& statistics, const Tensor& x, const Tensor& w,
                   const Tensor& b, double eps) override;
   std::size_t layer_norm_workspace(const Tensor& x, const Tensor& w) override;
-  void layer_norm_backward(const Tensor& dx, const GradientTarget& dw, const GradientTarget& db,
-                           const Tensor& dy, const Tensor& x, const Tensor& statistics,
-                           const Tensor& w, const Tensor& work) override;
+  void layer_norm_backward(const GradientTarget& dx, const GradientTarget& dw,
+                           const GradientTarget& db, const Tensor& dy, const Tensor& x,
+                           const Tensor& statistics, const Tensor& w, const Tensor& work) override;
   void join_heads(const Tensor& y, const Tensor& a, const Tensor& b, std::int64_t heads) override;
   void join_heads_backward(const Tensor& da, const Tensor& db, const Tensor& dy,
                            std::int64_t heads) override;
   void rope(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor& table,
             bool inverse) override;
   void take_rows(const Tensor& y, const Tensor& x, const Tensor& order, std::int64_t per) override;
-  void sum_rows(const Tensor& y, const Tensor& x, const Tensor& place, std::int64_t per) override;
+  void sum_rows(const GradientTarget& y, const Tensor& x, const Tensor& place,
+                std::int64_t per) override;
   std::size_t attention_workspace(const Tensor& q, const Tensor& k, std::span<const Area> areas,
                                   const AttentionShape& shape) override;
   void attention(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,

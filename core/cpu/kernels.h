@@ -45,13 +45,14 @@ struct Kernels {
   void (*rms_norm)(const Tensor& y, const Tensor& scale, const Tensor& x, const Tensor& w,
                    double eps, i64 begin, i64 end);
   // Adds to sums [w.size()], of the accumulation type; none where it is null.
-  void (*rms_norm_backward)(const Tensor& dx, void* sums, const Tensor& dy, const Tensor& x,
+  void (*rms_norm_backward)(const GradientTarget& dx, void* sums, const Tensor& dy, const Tensor& x,
                             const Tensor& scale, const Tensor& w, i64 begin, i64 end);
   // Adds dw's to sums [2, w.size()], then db's; none where it is null.
   void (*layer_norm)(const Tensor& y, const Tensor& statistics, const Tensor& x, const Tensor& w,
                      const Tensor& b, double eps, i64 begin, i64 end);
-  void (*layer_norm_backward)(const Tensor& dx, void* sums, const Tensor& dy, const Tensor& x,
-                              const Tensor& statistics, const Tensor& w, i64 begin, i64 end);
+  void (*layer_norm_backward)(const GradientTarget& dx, void* sums, const Tensor& dy,
+                              const Tensor& x, const Tensor& statistics, const Tensor& w, i64 begin,
+                              i64 end);
   void (*add_row)(const Tensor& y, const Tensor& x, const Tensor& row, i64 begin, i64 end);
   void (*join_heads)(const Tensor& y, const Tensor& a, const Tensor& b, i64 heads, i64 begin,
                      i64 end);
@@ -59,8 +60,8 @@ struct Kernels {
                               i64 begin, i64 end);
   void (*rope)(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor& table,
                bool inverse, i64 begin, i64 end);
-  void (*sum_rows)(const Tensor& y, const Tensor& x, const Tensor& place, i64 per, i64 begin,
-                   i64 end);
+  void (*sum_rows)(const GradientTarget& y, const Tensor& x, const Tensor& place, i64 per,
+                   i64 begin, i64 end);
   void (*route)(const Tensor& scores, const Tensor& weights, const Tensor& lse,
                 const Tensor& chosen, const Tensor& logits, const Router& router, bool is_chosen,
                 i64 begin, i64 end);

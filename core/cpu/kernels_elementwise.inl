@@ -1,75 +1,57 @@
 // Elementwise kernels. See kernels.h.
 
-// Sums that stay in the first cache while tensors are added to them.
+// Elements that stay in the first cache.
 constexpr std::int64_t block = 2048;
 
-// into[0, count) = the sum of xs there.
-template <class T>
-void add_block(Sum<T>* into, std::span<const Tensor> xs, std::int64_t row, std::int64_t column,
-               std::int64_t count) {
-  using A = Sum<T>;
-  const T* a = at<T>(xs[0], row, column);
-  if (xs.size() == 1)
-    return sweep<A>(
-        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-          store<A>(into + c, load<A>(a + c, n), n);
-        });
-  const T* b = at<T>(xs[1], row, column);
-  sweep<A>(
-      0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-        store<A>(into + c, load<A>(a + c, n) + load<A>(b + c, n), n);
-      });
-  for (const Tensor& x : xs.subspan(2)) {
-    const T* from = at<T>(x, row, column);
-    sweep<A>(
-        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-          store<A>(into + c, load<A>(into + c, n) + load<A>(from + c, n), n);
-        });
-  }
-}
-
-// f(to, sums, count) for each block of y = the sum of xs.
+// y = the sum of xs, and then f(its elements, count), for each block of it.
 template <class T, class F>
 void each_sum(const Tensor& y, std::span<const Tensor> xs, std::int64_t begin, std::int64_t end,
               F f) {
+  using A = Sum<T>;
   Runs runs(y);
   for (const Tensor& x : xs) runs.join(x);
-  alignas(64) Sum<T> sums[block];
+  std::vector<const T*> from(xs.size());
   runs(begin, end, [&](std::int64_t row, std::int64_t column, std::int64_t count) {
     for (std::int64_t done = 0; done < count; done += block) {
       const std::int64_t part = std::min(block, count - done);
-      add_block<T>(sums, xs, row, column + done, part);
-      f(at<T>(y, row, column + done), sums, part);
+      T* to = at<T>(y, row, column + done);
+      for (std::size_t i = 0; i < xs.size(); ++i) from[i] = at<T>(xs[i], row, column + done);
+      sweep<A>(
+          0, part, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+            Vector<A> total = load<A>(from[0] + c, n);
+            for (std::size_t i = 1; i < from.size(); ++i) total += load<A>(from[i] + c, n);
+            store<A>(to + c, total, n);
+          });
+      f(to, part);
     }
   });
 }
 
 template <class T>
 void add(const Tensor& y, std::span<const Tensor> xs, std::int64_t begin, std::int64_t end) {
-  using A = Sum<T>;
-  each_sum<T>(y, xs, begin, end, [](T* to, const A* sums, std::int64_t count) {
-    sweep<A>(
-        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-          store<A>(to + c, load<A>(sums + c, n), n);
-        });
-  });
+  each_sum<T>(y, xs, begin, end, [](const T*, std::int64_t) {});
 }
 
+// Where y is the only x, it is read alone.
 template <class T>
 double reduce(const Tensor& y, std::span<const Tensor> xs, std::int64_t begin, std::int64_t end) {
-  using A = Sum<T>;
   Vector<double> squares{};
-  each_sum<T>(y, xs, begin, end, [&](T* to, const A* sums, std::int64_t count) {
-    sweep<A>(
-        0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-          store<A>(to + c, load<A>(sums + c, n), n);
-        });
+  const auto count_squares = [&](const T* of, std::int64_t count) {
+    Vector<double> total = squares;  // in a register
     sweep<double>(
         0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-          const Vector<double> value = load<double>(to + c, n);
-          squares += value * value;
+          const Vector<double> value = load<double>(of + c, n);
+          total += value * value;
         });
-  });
+    squares = total;
+  };
+  const Runs runs(y);
+  if (xs.size() == 1 && xs[0].is_same_view(y))
+    runs(begin, end, [&](std::int64_t row, std::int64_t column, std::int64_t count) {
+      count_squares(at<T>(y, row, column), count);
+    });
+  else
+    each_sum<T>(y, xs, begin, end, count_squares);
   return sum(squares);
 }
 
@@ -139,6 +121,8 @@ void swiglu(const Tensor& y, const Tensor& gate, const Tensor& up, const Tensor&
     const A weight = weights ? *weights[r] : A(1);
     sweep<A>(
         0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          prefetch_next(g + c, gates.step());
+          prefetch_next(u + c, ups.step());
           const Vector<A> x = load<A>(g + c, n);
           const Vector<A> silu = x * (A(1) / (A(1) + exponential(-x)));
           store<A>(to + c, silu * load<A>(u + c, n) * weight, n);
@@ -161,6 +145,9 @@ void swiglu_backward(const Tensor& dgate, const Tensor& dup, const Tensor& drow,
     Vector<A> total{};
     sweep<A>(
         0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+          prefetch_next(g + c, gates.step());
+          prefetch_next(u + c, ups.step());
+          prefetch_next(d + c, dys.step());
           const Vector<A> x = load<A>(g + c, n), v = load<A>(u + c, n), grad = load<A>(d + c, n);
           const Vector<A> s = A(1) / (A(1) + exponential(-x));
           const Vector<A> silu = x * s;

@@ -72,10 +72,10 @@ void rms_norm(const Tensor& y, const Tensor& scale, const Tensor& x, const Tenso
 
 // With u = dy w and h = x scale: dx = scale (u - h mean(u h)), dw = sum of dy h.
 template <class T>
-void rms_norm_backward(const Tensor& dx, void* sums, const Tensor& dy, const Tensor& x,
+void rms_norm_backward(const GradientTarget& dx, void* sums, const Tensor& dy, const Tensor& x,
                        const Tensor& scale, const Tensor& w, std::int64_t begin, std::int64_t end) {
   using A = Sum<T>;
-  const RowsOf<T> dxs(dx), dys(dy), xs(x);
+  const RowsOf<T> dxs(dx.tensor), dys(dy), xs(x);
   const RowsOf<A> scales(scale);
   const A* weight = w.data<A>();
   A* dw = static_cast<A*>(sums);
@@ -95,7 +95,8 @@ void rms_norm_backward(const Tensor& dx, void* sums, const Tensor& dy, const Ten
           0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
             const Vector<A> grad = load<A>(d + c, n), value = load<A>(from + c, n);
             if (dw != nullptr) store<A>(dw + c, load<A>(dw + c, n) + grad * value * factor, n);
-            store<A>(to + c, factor * (grad * load<A>(weight + c, n) - value * mean), n);
+            const Vector<A> earlier = dx.adds ? load<A>(to + c, n) : Vector<A>{};
+            store<A>(to + c, earlier + factor * (grad * load<A>(weight + c, n) - value * mean), n);
           });
     }
 }
@@ -129,6 +130,8 @@ void rope(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor
       const T* from = xs[r] + head;
       sweep<A>(
           0, half, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
+            prefetch_next(from + c, xs.step());
+            prefetch_next(from + half + c, xs.step());
             const Vector<A> a = load<A>(from + c, n), b = load<A>(from + half + c, n);
             const Vector<A> co = load<A>(cosine + c, n), si = load<A>(sine + c, n) * sign;
             store<A>(to + c, a * co - b * si, n);
@@ -139,12 +142,12 @@ void rope(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor
 }
 
 template <class T>
-void sum_rows(const Tensor& y, const Tensor& x, const Tensor& place, std::int64_t per,
+void sum_rows(const GradientTarget& y, const Tensor& x, const Tensor& place, std::int64_t per,
               std::int64_t begin, std::int64_t end) {
   using A = Sum<T>;
-  const RowsOf<T> ys(y), xs(x);
+  const RowsOf<T> ys(y.tensor), xs(x);
   const RowsOf<std::int32_t> places(place);
-  const std::int64_t columns = y.columns();
+  const std::int64_t columns = x.columns();
   std::vector<const T*> rows;
   for (std::int64_t t = begin; t < end; ++t) {
     T* to = ys[t];
@@ -154,7 +157,7 @@ void sum_rows(const Tensor& y, const Tensor& x, const Tensor& place, std::int64_
       if (from[j] >= 0) rows.push_back(xs[from[j]]);
     sweep<A>(
         0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-          Vector<A> total{};
+          Vector<A> total = y.adds ? load<A>(to + c, n) : Vector<A>{};
           for (const T* row : rows) total += load<A>(row + c, n);
           store<A>(to + c, total, n);
         });
@@ -197,11 +200,11 @@ void layer_norm(const Tensor& y, const Tensor& statistics, const Tensor& x, cons
 // With u = dy w and h = (x - mean) factor: dx = factor (u - mean(u) - h mean(u h)), dw = sum of
 // dy h, db = sum of dy.
 template <class T>
-void layer_norm_backward(const Tensor& dx, void* sums, const Tensor& dy, const Tensor& x,
+void layer_norm_backward(const GradientTarget& dx, void* sums, const Tensor& dy, const Tensor& x,
                          const Tensor& statistics, const Tensor& w, std::int64_t begin,
                          std::int64_t end) {
   using A = Sum<T>;
-  const RowsOf<T> dxs(dx), dys(dy), xs(x);
+  const RowsOf<T> dxs(dx.tensor), dys(dy), xs(x);
   const RowsOf<A> kept(statistics);
   const A* weight = w.data<A>();
   const std::int64_t columns = x.columns();
@@ -226,7 +229,9 @@ void layer_norm_backward(const Tensor& dx, void* sums, const Tensor& dy, const T
             store<A>(dw + c, load<A>(dw + c, n) + grad * h, n);
             store<A>(db + c, load<A>(db + c, n) + grad, n);
           }
-          store<A>(to + c, factor * (grad * load<A>(weight + c, n) - shift - h * slope), n);
+          const Vector<A> earlier = dx.adds ? load<A>(to + c, n) : Vector<A>{};
+          store<A>(to + c, earlier + factor * (grad * load<A>(weight + c, n) - shift - h * slope),
+                   n);
         });
   }
 }

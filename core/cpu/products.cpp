@@ -79,26 +79,41 @@ std::vector<Tile> tiles_of(std::int64_t columns, std::span<const std::int64_t> c
   return tiles;
 }
 
-std::vector<Piece> pieces_of(const Packed& w, std::span<const std::int64_t> counts, int workers) {
-  constexpr std::int64_t least_outputs = 128, pieces_a_worker = 6;
-  const std::int64_t groups = std::ssize(counts);
-  const bool divides_inputs = groups == 1 && in_blocks(w.outputs) / gemm_block < workers;
-  const std::int64_t most =
-      std::max<std::int64_t>(w.outputs / least_outputs, groups < workers ? workers : 1);
-  const std::int64_t wanted = (pieces_a_worker * workers + groups - 1) / groups;
-  std::vector<Piece> pieces;
-  each_group(counts, [&](std::int64_t group, Range rows) {
-    if (divides_inputs) {
-      each_range(w.inputs, workers, [&](Range inputs) {
-        pieces.push_back({group, rows, {0, w.outputs}, inputs});
-      });
-      return;
-    }
-    each_range(w.outputs, std::min(most, wanted), [&](Range outputs) {
-      pieces.push_back({group, rows, outputs, {0, w.inputs}});
+// What workers take at a time of a weight gradient: pieces that cost as much as others'. Blocks of
+// 32 outputs of all groups stand in a line, each as long as its group has rows. One group's outputs
+// may be too few: then inputs are divided.
+std::vector<std::vector<Piece>> pieces_of(const Packed& w, std::span<const std::int64_t> counts,
+                                          int workers) {
+  constexpr std::int64_t least = 8;  // rows that writing zeros is worth
+  // x is packed for each piece, which takes the less time the slower the products are.
+  const std::int64_t blocks_a_part = 4, parts_a_worker = w.type == DType::bf16 ? 1 : 6;
+  const std::int64_t blocks = in_blocks(w.outputs) / gemm_block, groups = std::ssize(counts);
+  std::vector<std::vector<Piece>> parts;
+  if (groups == 1 && blocks < workers) {
+    each_range(w.inputs, workers, [&](Range inputs) {
+      parts.push_back({{0, {0, counts[0]}, {0, w.outputs}, inputs}});
     });
+    return parts;
+  }
+  parts.resize(std::size_t(std::clamp<std::int64_t>(groups * blocks / blocks_a_part, workers,
+                                                    parts_a_worker * workers)));
+  std::int64_t whole = 0, begin = 0;
+  for (const std::int64_t count : counts) whole += (count + least) * blocks;
+  each_group(counts, [&](std::int64_t group, Range rows) {
+    const std::int64_t length = rows.size() + least;
+    const auto output_at = [&](std::int64_t place) {
+      const std::int64_t block = (place - begin + length - 1) / length;
+      return std::min(w.outputs, std::clamp<std::int64_t>(block, 0, blocks) * gemm_block);
+    };
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const Range outputs{
+          output_at(std::max(begin, whole * std::int64_t(i) / std::ssize(parts))),
+          output_at(std::max(begin, whole * std::int64_t(i + 1) / std::ssize(parts)))};
+      if (outputs.size() > 0) parts[i].push_back({group, rows, outputs, {0, w.inputs}});
+    }
+    begin += length * blocks;
   });
-  return pieces;
+  return parts;
 }
 
 std::int64_t outputs_of(const Tensor& part) {
@@ -359,11 +374,12 @@ void Products::product_input_gradient(const Tensor& dx, const Tensor& dy, const 
 void Products::product_weight_gradient(std::span<const GradientTarget> dws, const Tensor& dy,
                                        const Tensor& x, const Packed& w,
                                        std::span<const std::int64_t> counts, const Tensor& work) {
-  const std::vector<Piece> pieces = pieces_of(w, counts, state_->workers.count());
+  const auto parts = pieces_of(w, counts, state_->workers.count());
   const std::size_t bytes = state_->worker_bytes(w, x.rows());
-  state_->workers.each(std::ssize(pieces), [&](std::int64_t i, int worker) {
-    state_->weight_gradient_of(dws, dy, x, w, pieces[std::size_t(i)],
-                               bytes_of(work) + std::size_t(worker) * bytes);
+  state_->workers.each(std::ssize(parts), [&](std::int64_t i, int worker) {
+    for (const Piece& piece : parts[std::size_t(i)])
+      state_->weight_gradient_of(dws, dy, x, w, piece,
+                                 bytes_of(work) + std::size_t(worker) * bytes);
   });
 }
 

@@ -26,7 +26,7 @@ using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 template <class A>
 [[gnu::always_inline]] inline Vector<A> all(A value) {
-  return value - Vector<A>{};  // + would make zero of minus zero, by an addition
+  return value - Vector<A>{};  // unlike a sum, no operation: it keeps signed zeros
 }
 
 // n <= lanes<A> elements; the others are zero.
@@ -72,6 +72,12 @@ template <class A, class T>
   } else {
     write(__builtin_convertvector(values, Lanes<T, lanes<A>>));
   }
+}
+
+// Asks for what a loop reads in its next row: processors foresee no streams of short pieces.
+template <class T>
+[[gnu::always_inline]] inline void prefetch_next(const T* from, std::int64_t step) {
+  __builtin_prefetch(reinterpret_cast<const void*>(from + step));
 }
 
 // f(at, n) for each run of n <= lanes<A> numbers in [begin, end). f is inlined twice, so that n is
@@ -181,6 +187,7 @@ class RowsOf {
       : data_(x ? x.data<T>() : nullptr), step_(x && x.shape().dims() >= 2 ? x.pitch() : 1) {}
   explicit operator bool() const { return data_ != nullptr; }
   T* operator[](std::int64_t row) const { return data_ + row * step_; }
+  std::int64_t step() const { return step_; }
 
  private:
   T* data_;

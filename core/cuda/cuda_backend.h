@@ -80,7 +80,7 @@ class CudaBackend : public Backend {
   std::size_t rms_norm_workspace(const Tensor&, const Tensor&) override {
     absent("rms_norm_workspace");
   }
-  void rms_norm_backward(const Tensor&, const GradientTarget&, const Tensor&, const Tensor&,
+  void rms_norm_backward(const GradientTarget&, const GradientTarget&, const Tensor&, const Tensor&,
                          const Tensor&, const Tensor&, const Tensor&) override {
     absent("rms_norm_backward");
   }
@@ -91,7 +91,7 @@ class CudaBackend : public Backend {
   std::size_t layer_norm_workspace(const Tensor&, const Tensor&) override {
     absent("layer_norm_workspace");
   }
-  void layer_norm_backward(const Tensor&, const GradientTarget&, const GradientTarget&,
+  void layer_norm_backward(const GradientTarget&, const GradientTarget&, const GradientTarget&,
                            const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                            const Tensor&) override {
     absent("layer_norm_backward");
@@ -108,7 +108,7 @@ class CudaBackend : public Backend {
   void take_rows(const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {
     absent("take_rows");
   }
-  void sum_rows(const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {
+  void sum_rows(const GradientTarget&, const Tensor&, const Tensor&, std::int64_t) override {
     absent("sum_rows");
   }
   std::size_t attention_workspace(const Tensor&, const Tensor&, std::span<const Area>,

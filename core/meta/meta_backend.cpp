@@ -59,21 +59,21 @@ class MetaBackend final : public Backend {
   std::size_t rms_norm_workspace(const Tensor& x, const Tensor& w) override {
     return target_->rms_norm_workspace(x, w);
   }
-  void rms_norm_backward(const Tensor&, const GradientTarget&, const Tensor&, const Tensor&,
+  void rms_norm_backward(const GradientTarget&, const GradientTarget&, const Tensor&, const Tensor&,
                          const Tensor&, const Tensor&, const Tensor&) override {}
   void layer_norm(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                   double) override {}
   std::size_t layer_norm_workspace(const Tensor& x, const Tensor& w) override {
     return target_->layer_norm_workspace(x, w);
   }
-  void layer_norm_backward(const Tensor&, const GradientTarget&, const GradientTarget&,
+  void layer_norm_backward(const GradientTarget&, const GradientTarget&, const GradientTarget&,
                            const Tensor&, const Tensor&, const Tensor&, const Tensor&,
                            const Tensor&) override {}
   void join_heads(const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {}
   void join_heads_backward(const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {}
   void rope(const Tensor&, const Tensor&, const Tensor&, const Tensor&, bool) override {}
   void take_rows(const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {}
-  void sum_rows(const Tensor&, const Tensor&, const Tensor&, std::int64_t) override {}
+  void sum_rows(const GradientTarget&, const Tensor&, const Tensor&, std::int64_t) override {}
   std::size_t attention_workspace(const Tensor& q, const Tensor& k, std::span<const Area> areas,
                                   const AttentionShape& shape) override {
     return target_->attention_workspace(q, k, areas, shape);

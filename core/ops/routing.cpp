@@ -139,16 +139,20 @@ Permuted permute(const Tensor& x, const Tensor& weights, const Plan& plan) {
   backend(x).take_rows(w.reshaped({n, 1}), weights.reshaped({choices, 1}), plan.order, 1);
   const auto out = Tape::record(
       {y, w}, {x, weights}, false,
-      [plan, n, choices, of_weights = weights.shape(), x_label = gradient_of(x.label()),
+      [plan, n, choices, of_weights = weights.shape(), x_slot = x.slot(),
+       x_label = gradient_of(x.label()),
        weights_label = gradient_of(weights.label())](std::span<const Tensor> dys) {
         Tensor dx, dw;  // none for a constant
         if (const Tensor& dy = dys[0]) {
-          dx = Tensor::empty({choices / plan.k, dy.columns()}, dy.dtype(), dy.device(), x_label);
-          backend(dx).sum_rows(dx, dy, plan.place, plan.k);
+          dx = Tape::take_sum(x_slot);
+          const bool adds = bool(dx);
+          if (!adds)
+            dx = Tensor::empty({choices / plan.k, dy.columns()}, dy.dtype(), dy.device(), x_label);
+          backend(dx).sum_rows({dx, adds}, dy, plan.place, plan.k);
         }
         if (const Tensor& dy = dys[1]) {
           dw = Tensor::empty(of_weights, dy.dtype(), dy.device(), weights_label);
-          backend(dw).sum_rows(dw.reshaped({choices, 1}), dy.reshaped({n, 1}), plan.place, 1);
+          backend(dw).sum_rows({dw.reshaped({choices, 1})}, dy.reshaped({n, 1}), plan.place, 1);
         }
         return std::vector<Tensor>{dx, dw};
       });
@@ -161,7 +165,7 @@ Tensor combine(const Tensor& rows, const Plan& plan, const Axes& summed) {
   const Label met = meet("combine", Meeting::product, {rows.label(), plan.place.label()});
   const Tensor y = Tensor::empty({plan.place.size() / plan.k, rows.columns()}, rows.dtype(),
                                  rows.device(), sum("combine", met, Spread::experts, summed));
-  backend(rows).sum_rows(y, rows, plan.place, plan.k);
+  backend(rows).sum_rows({y}, rows, plan.place, plan.k);
   return Tape::record(
       y, {rows}, false, [plan, label = gradient_of(rows.label())](const Tensor& dy) {
         Tensor drows =

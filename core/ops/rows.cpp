@@ -40,12 +40,12 @@ Tensor rms_norm_of(const Tensor& x, Parameter& w, double eps, const Label& rows)
                                      x.device(), constant(x.label()), "rms_norm");
   backend(x).rms_norm(y, scale, x, weight.value, eps);
   return Tape::record(y, {x}, w.is_trainable(), [x, scale, &w](const Tensor& dy) {
-    Tensor dx = Tensor::gradient_like(x);
+    const GradientTarget dx = Tape::gradient_target(x);
     const auto bytes = std::int64_t(backend(x).rms_norm_workspace(x, w.value()));
     const GradientTarget dw = w.is_trainable() ? w.gradient_target() : GradientTarget{};
     backend(x).rms_norm_backward(dx, dw, dy, x, scale, borrow(w).value,
                                  Tensor::empty({bytes}, DType::u8, x.device()));
-    return dx;
+    return dx.tensor;
   });
 }
 
@@ -78,13 +78,13 @@ Tensor layer_norm(const Tensor& x, Parameter& w, Parameter& b, double eps) {
   backend(x).layer_norm(y, statistics, x, weight.value, bias.value, eps);
   return Tape::record(
       y, {x}, w.is_trainable() || b.is_trainable(), [x, statistics, &w, &b](const Tensor& dy) {
-        Tensor dx = Tensor::gradient_like(x);
+        const GradientTarget dx = Tape::gradient_target(x);
         const auto bytes = std::int64_t(backend(x).layer_norm_workspace(x, w.value()));
         const GradientTarget dw = w.is_trainable() ? w.gradient_target() : GradientTarget{};
         const GradientTarget db = b.is_trainable() ? b.gradient_target() : GradientTarget{};
         backend(x).layer_norm_backward(dx, dw, db, dy, x, statistics, borrow(w).value,
                                        Tensor::empty({bytes}, DType::u8, x.device()));
-        return dx;
+        return dx.tensor;
       });
 }
 

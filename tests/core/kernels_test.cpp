@@ -248,7 +248,7 @@ TEST(Kernels, RmsNormDividesGroupsOfColumnsByTheirRootMeanSquare) {
       const Tensor dw = machine.random({width}, machine.sums(), 4);
       const Tensor work = machine.bytes(machine.backend().rms_norm_workspace(x, w));
       Table want = table(x), want_scale = table(scale), want_dx = want, want_dw = table(dw);
-      machine.backend().rms_norm_backward(dx, {dw, true}, dy, x, scale, w, work);
+      machine.backend().rms_norm_backward({dx}, {dw, true}, dy, x, scale, w, work);
       const Table v = table(x), weight = table(w), d = table(dy);
       for (std::int64_t r = 0; r < rows; ++r)
         for (std::int64_t g = 0; g < groups; ++g) {
@@ -270,7 +270,7 @@ TEST(Kernels, RmsNormDividesGroupsOfColumnsByTheirRootMeanSquare) {
       expect_close(scale, want_scale);
       expect_close(dx, want_dx);
       expect_close(dw, want_dw, machine.type == DType::f64 ? 1e-12 : 2e-5);
-      machine.backend().rms_norm_backward(dx, {}, dy, x, scale, w, {});
+      machine.backend().rms_norm_backward({dx}, {}, dy, x, scale, w, {});
       expect_close(dx, want_dx);
     }
   });
@@ -291,7 +291,7 @@ TEST(Kernels, LayerNormCentresAndScalesRows) {
                  db = machine.random({width}, machine.sums(), 6);
     Table want = table(x), want_dx = want, want_dw = table(dw), want_db = zeros(1, width);
     machine.backend().layer_norm_backward(
-        dx, {dw, true}, {db, false}, dy, x, kept, w,
+        {dx}, {dw, true}, {db, false}, dy, x, kept, w,
         machine.bytes(machine.backend().layer_norm_workspace(x, w)));
     const Table v = table(x), weight = table(w), bias = table(b), d = table(dy);
     for (std::int64_t r = 0; r < rows; ++r) {
@@ -315,7 +315,7 @@ TEST(Kernels, LayerNormCentresAndScalesRows) {
     expect_close(dx, want_dx);
     expect_close(dw, want_dw, machine.type == DType::f64 ? 1e-12 : 2e-5);
     expect_close(db, want_db, machine.type == DType::f64 ? 1e-12 : 2e-5);
-    machine.backend().layer_norm_backward(dx, {}, {}, dy, x, kept, w, {});
+    machine.backend().layer_norm_backward({dx}, {}, {}, dy, x, kept, w, {});
     expect_close(dx, want_dx);
   });
 }
@@ -426,7 +426,7 @@ TEST(Kernels, RowsAreTakenAndSummed) {
     const Tensor taken = machine.empty({rows * per, columns}, machine.type),
                  y = machine.empty({rows, columns}, machine.type);
     machine.backend().take_rows(taken, x, order, per);
-    machine.backend().sum_rows(y, taken, order, per);
+    machine.backend().sum_rows({y}, taken, order, per);
     const Table v = table(x), at = table(order);
     Table want_taken = zeros(rows * per, columns), want = zeros(rows, columns);
     for (std::int64_t r = 0; r < rows * per; ++r)
@@ -436,6 +436,36 @@ TEST(Kernels, RowsAreTakenAndSummed) {
         want(r / per, c) += want_taken(std::int64_t(at[r]), c);
     EXPECT_EQ(table(taken).values, want_taken.values);
     expect_close(y, want);
+  });
+}
+
+TEST(Kernels, GradientsOfRowsAreAddedToWhatIsThere) {
+  on_each_machine([](Machine& machine) {
+    const std::int64_t rows = 61, width = 87;
+    const Tensor x = machine.random({rows, width}, machine.type, 1),
+                 dy = machine.random({rows, width}, machine.type, 2);
+    const Tensor w = machine.random({width}, machine.sums(), 3);
+    const Tensor scale = machine.random({rows, 1}, machine.sums(), 4),
+                 statistics = machine.random({rows, 2}, machine.sums(), 5),
+                 place = machine.integers({rows * 2}, rows, 6);
+    const auto expect_added = [&](auto run) {
+      const Tensor alone = machine.empty({rows, width}, machine.type),
+                   added = machine.random({rows, width}, machine.type, 7);
+      Table want = table(added);
+      run(GradientTarget{alone, false});
+      run(GradientTarget{added, true});
+      const Table of_alone = table(alone);
+      for (std::size_t i = 0; i < want.values.size(); ++i) want.values[i] += of_alone.values[i];
+      // Alone it is rounded before the sum.
+      expect_close(added, want, machine.type == DType::bf16 ? 0.05 : tolerance(machine.type));
+    };
+    expect_added([&](const GradientTarget& dx) {
+      machine.backend().rms_norm_backward(dx, {}, dy, x, scale, w, {});
+    });
+    expect_added([&](const GradientTarget& dx) {
+      machine.backend().layer_norm_backward(dx, {}, {}, dy, x, statistics, w, {});
+    });
+    expect_added([&](const GradientTarget& dx) { machine.backend().sum_rows(dx, dy, place, 2); });
   });
 }
 
@@ -455,6 +485,11 @@ TEST(Kernels, ReduceAddsAndCountsSquaresOfWhatItWrote) {
     for (double value : table(y).values) total += value * value;
     expect_close(y, want);
     EXPECT_NEAR(squares.item(), total, 1e-12 * total);
+    const Tensor itself[] = {y};
+    const Table before = table(y);
+    machine.backend().reduce(y, itself, squares);
+    EXPECT_EQ(table(y).values, before.values);
+    EXPECT_NEAR(squares.item(), 2 * total - 3, 1e-12 * total);
   });
 }
 
@@ -550,11 +585,11 @@ TEST(Kernels, TensorsWithoutRowsAreLeftAlone) {
     backend.embedding(x, ids, vocabulary, 0);
     backend.embedding_backward({vocabulary, false}, ids, x, 0);
     backend.rms_norm(x, scale, x, w, 1e-5);
-    backend.rms_norm_backward(x, {sums, false}, x, x, scale, w,
+    backend.rms_norm_backward({x}, {sums, false}, x, x, scale, w,
                               machine.bytes(backend.rms_norm_workspace(x, w)));
     backend.rope(x, x, ids, vocabulary, false);
     backend.take_rows(x, x, ids, 2);
-    backend.sum_rows(x, x, ids, 2);
+    backend.sum_rows({x}, x, ids, 2);
     backend.reduce(x, std::array{x}, Tensor::zeros({}, DType::f64, machine.device));
     EXPECT_EQ(table(sums).values, zeros(1, 64).values);
     EXPECT_EQ(table(vocabulary).values, zeros(9, 64).values);
@@ -595,9 +630,9 @@ TEST(Kernels, WeightGradientsOfNormsAreTheSameEachTime) {
                work = machine.bytes(machine.backend().rms_norm_workspace(x, w));
   machine.backend().rms_norm(y, scale, x, w, 1e-5);
   const Tensor first = machine.empty({128}, DType::f32), again = machine.empty({128}, DType::f32);
-  machine.backend().rms_norm_backward(y, {first, false}, dy, x, scale, w, work);
+  machine.backend().rms_norm_backward({y}, {first, false}, dy, x, scale, w, work);
   for (int i = 0; i < 20; ++i) {
-    machine.backend().rms_norm_backward(y, {again, false}, dy, x, scale, w, work);
+    machine.backend().rms_norm_backward({y}, {again, false}, dy, x, scale, w, work);
     ASSERT_EQ(table(first).values, table(again).values);
   }
 }

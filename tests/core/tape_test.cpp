@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "core/ops/elementwise.h"
@@ -99,6 +100,36 @@ TEST_F(TapeTest, GradientsOfTheCallerStayAsTheyAre) {
   EXPECT_EQ(elements(dys[1]), second);
   const auto sum = elements(tape.gradient(x));
   for (std::size_t i = 0; i < 5; ++i) EXPECT_EQ(sum[i], first[i] + second[i]);
+}
+
+TEST_F(TapeTest, AGradientIsAddedInPlaceWhereNothingElseHoldsTheSum) {
+  const Weight w = make_weight("norm", {6}, device);
+  const auto gradient = [&](auto undo) {
+    Tape tape;
+    const Tensor x = tape.watch(make({5, 6}, 1));
+    const Tensor y = [&] {
+      const Tape::Recording on(&tape);
+      return add(x, scale(rms_norm(x, *w), 3));
+    }();
+    undo(tape, y);
+    return tape.gradient(x);
+  };
+  const Tensor held = make({5, 6}, 2);
+  const auto before = held.to_vector<double>();
+  const Tensor apart = gradient([&](Tape& tape, const Tensor& y) {
+    const Tensor ys[] = {y}, dys[] = {held};
+    tape.backward(ys, dys);
+  });
+  EXPECT_EQ(held.to_vector<double>(), before);
+  const void* place = nullptr;
+  const Tensor in_place = gradient([&](Tape& tape, const Tensor& y) {
+    Tensor dy = make({5, 6}, 2);
+    place = dy.raw();
+    tape.backward_from(y, std::move(dy));
+  });
+  EXPECT_EQ(in_place.raw(), place);
+  const auto found = in_place.to_vector<double>(), wanted = apart.to_vector<double>();
+  for (std::size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(found[i], wanted[i], 1e-14);
 }
 
 TEST_F(TapeTest, WithoutATapeNothingIsKept) {
