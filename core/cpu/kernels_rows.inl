@@ -95,8 +95,7 @@ void rms_norm_backward(const GradientTarget& dx, void* sums, const Tensor& dy, c
           0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
             const Vector<A> grad = load<A>(d + c, n), value = load<A>(from + c, n);
             if (dw != nullptr) store<A>(dw + c, load<A>(dw + c, n) + grad * value * factor, n);
-            const Vector<A> earlier = dx.adds ? load<A>(to + c, n) : Vector<A>{};
-            store<A>(to + c, earlier + factor * (grad * load<A>(weight + c, n) - value * mean), n);
+            put<A>(to + c, factor * (grad * load<A>(weight + c, n) - value * mean), dx.adds, n);
           });
     }
 }
@@ -157,9 +156,9 @@ void sum_rows(const GradientTarget& y, const Tensor& x, const Tensor& place, std
       if (from[j] >= 0) rows.push_back(xs[from[j]]);
     sweep<A>(
         0, columns, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
-          Vector<A> total = y.adds ? load<A>(to + c, n) : Vector<A>{};
+          Vector<A> total{};
           for (const T* row : rows) total += load<A>(row + c, n);
-          store<A>(to + c, total, n);
+          put<A>(to + c, total, y.adds, n);
         });
   }
 }
@@ -229,9 +228,7 @@ void layer_norm_backward(const GradientTarget& dx, void* sums, const Tensor& dy,
             store<A>(dw + c, load<A>(dw + c, n) + grad * h, n);
             store<A>(db + c, load<A>(db + c, n) + grad, n);
           }
-          const Vector<A> earlier = dx.adds ? load<A>(to + c, n) : Vector<A>{};
-          store<A>(to + c, earlier + factor * (grad * load<A>(weight + c, n) - shift - h * slope),
-                   n);
+          put<A>(to + c, factor * (grad * load<A>(weight + c, n) - shift - h * slope), dx.adds, n);
         });
   }
 }

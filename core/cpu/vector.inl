@@ -74,6 +74,26 @@ template <class A, class T>
   }
 }
 
+// What store and load make of x: a sum with it is the one that another kernel would make of what
+// this one stored, to the last bit. No product that made x becomes part of that sum.
+template <class T, class A>
+[[gnu::always_inline]] inline Vector<A> as_stored(Vector<A> x) {
+  if constexpr (std::is_same_v<T, A>) {
+    asm("" : "+x"(x));
+    return x;
+  } else {
+    T place[lanes<A>];
+    store<A>(place, x, lanes<A>);
+    return load<A>(place, lanes<A>);
+  }
+}
+
+// y (+)= x
+template <class A, class T>
+[[gnu::always_inline]] inline void put(T* y, Vector<A> x, bool adds, std::int64_t n) {
+  store<A>(y, adds ? load<A>(y, n) + as_stored<T, A>(x) : x, n);
+}
+
 // Asks for what a loop reads in its next row: processors foresee no streams of short pieces.
 template <class T>
 [[gnu::always_inline]] inline void prefetch_next(const T* from, std::int64_t step) {
