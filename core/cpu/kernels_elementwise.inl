@@ -32,26 +32,16 @@ void add(const Tensor& y, std::span<const Tensor> xs, std::int64_t begin, std::i
   each_sum<T>(y, xs, begin, end, [](const T*, std::int64_t) {});
 }
 
-// Where y is the only x, it is read alone.
 template <class T>
 double reduce(const Tensor& y, std::span<const Tensor> xs, std::int64_t begin, std::int64_t end) {
   Vector<double> squares{};
-  const auto count_squares = [&](const T* of, std::int64_t count) {
-    Vector<double> total = squares;  // in a register
+  each_sum<T>(y, xs, begin, end, [&](const T* of, std::int64_t count) {
     sweep<double>(
         0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
           const Vector<double> value = load<double>(of + c, n);
-          total += value * value;
+          squares += value * value;
         });
-    squares = total;
-  };
-  const Runs runs(y);
-  if (xs.size() == 1 && xs[0].is_same_view(y))
-    runs(begin, end, [&](std::int64_t row, std::int64_t column, std::int64_t count) {
-      count_squares(at<T>(y, row, column), count);
-    });
-  else
-    each_sum<T>(y, xs, begin, end, count_squares);
+  });
   return sum(squares);
 }
 
