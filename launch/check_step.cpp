@@ -52,18 +52,15 @@ void count_memory(const Device& device, RankNeeds& needs) {
     return std::int64_t(device.memory_of(part).live);
   };
   needs.weights = held(parts::weights);
+  needs.gradients = held(parts::gradients);
   needs.states = held(parts::states);
   needs.copies = held(parts::copies);
-  needs.other = std::int64_t(device.memory().live) - needs.held() - held(parts::gradients);
+  needs.other = std::int64_t(device.memory().live) - needs.held();
   needs.peak = std::int64_t(device.memory().peak);
   needs.most_buffers = std::int64_t(device.memory_of(parts::buffers).peak);
   for (const auto& [purpose, bytes] : device.at_peak()) needs.on_top[purpose] += bytes;
   for (const auto& [purpose, bytes] : device.live()) needs.on_top[purpose] -= bytes;
-  for (const auto& [purpose, bytes] : device.at_peak())
-    if (purpose.part == parts::gradients) needs.gradients += std::int64_t(bytes);
-  std::erase_if(needs.on_top, [](const auto& use) {
-    return use.second == 0 || use.first.part == parts::gradients;
-  });
+  std::erase_if(needs.on_top, [](const auto& use) { return use.second == 0; });
 }
 
 bool is_legal(const config::Config& config) {

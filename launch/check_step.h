@@ -14,12 +14,12 @@
 
 namespace pf {
 
-// Bytes as asked for; holes between blocks come on top.
+// Bytes as asked for; an allocator may keep up to an eighth more.
 struct RankNeeds {
   int rank = 0, stage = 0;
   std::int64_t layers = 0;      // embedding and head counted
   std::int64_t parameters = 0;  // that the rank has a block of, whole or a slice
-  // Held between steps, with what aligns them; of gradients, what is there at the peak.
+  // Held between steps, with what aligns them.
   std::int64_t weights = 0;  // values of parameters
   std::int64_t gradients = 0;
   std::int64_t states = 0;  // the optimizer's

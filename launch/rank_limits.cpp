@@ -77,7 +77,6 @@ Holding holding_of(const config::Config& config, std::int64_t stage) {
   add(live() - trained, never);
   add(trained, 3);
   Gradients gradients(mesh, trained_parameters(model));
-  for (const Part& part : gradients.parts()) part.gradient();  // it has them from now on
   add(live() - before, 2);
   const auto optimizer = make_optimizer(config.optimizer(), mesh, gradients.parts(), visit);
   add(live() - before, 1);

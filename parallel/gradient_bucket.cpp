@@ -86,10 +86,13 @@ void GradientBucket::allocate(const Mesh& mesh, const Sharing& sharing) {
   Device& device = mesh.device();
   const std::int64_t begin = owners.begin(), end = owners.end();
   const PurposeScope of_part(parts::gradients);
-  if (divides_gradients()) own = Tensor::zeros({end - begin}, type, device);
-  for (Parameter* p : parameters) {
-    p->drop_gradient();
-    p->place_gradient_late([this, &device] { place_gradients(device); });
+  if (divides_gradients()) {
+    own = Tensor::zeros({end - begin}, type, device);
+    for (Parameter* p : parameters)
+      p->place_gradient_late([this, &device] { place_gradients(device); });
+  } else {
+    place_gradients(device);
+    own = flat.rows(begin, end);
   }
   keep_values(device);
 }
@@ -120,13 +123,11 @@ void GradientBucket::place_gradients(Device& device) {
     if (gap.size() > 0) backend(gap).fill(gap, 0);
     parameters[i]->place_gradient(place(flat, i));
   }
-  if (!divides_gradients()) own = flat.rows(owners.begin(), owners.end());
 }
 
 void GradientBucket::drop_gradients() {
   for (Parameter* p : parameters) p->drop_gradient();
   flat = {};
-  if (!divides_gradients()) own = {};
 }
 
 void GradientBucket::keep_values(Device& device) {

@@ -63,12 +63,12 @@ struct GradientBucket {
   Slices owners;                    // whose slices stay cut
   Slices groups;                    // of owners, each of which makes a part of a slice's sum
   std::vector<const Slices*> sums;  // of more than one rank: over owners, then over their groups
-  Tensor flat;                      // [size], gradients; empty until weight work
-  Tensor own;                       // the owner's slice of their sums
-  bool adds = false;                // there is something in `own` already
-  Tensor values;                    // [size], if they are shared; empty unless held where divided
-  Tensor kept;                      // the owner's slice of divided values
-  int holds = 0;                    // uses under way or expected
+  Tensor flat;        // [size], gradients; empty between start() and weight work where divided
+  Tensor own;         // the owner's slice of their sums
+  bool adds = false;  // there is something in `own` already
+  Tensor values;      // [size], if they are shared; empty unless held where divided
+  Tensor kept;        // the owner's slice of divided values
+  int holds = 0;      // uses under way or expected
   std::unique_ptr<Pending> values_pending;  // last: withdrawn before the memory goes
 };
 

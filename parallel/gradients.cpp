@@ -83,6 +83,7 @@ void Gradients::allocate(const Layer& layer, const Sharing& sharing) {
 
 Gradients::~Gradients() {
   each_bucket([](GradientBucket& bucket) {
+    if (!bucket.divides_gradients()) return;
     for (Parameter* p : bucket.parameters) p->place_gradient_late({});
   });
 }
@@ -125,7 +126,8 @@ void Gradients::clear() {
   for (Layer& layer : layers_) layer.is_started = false;
   each_bucket([](GradientBucket& bucket) {
     bucket.adds = false;
-    bucket.drop_gradients();
+    if (bucket.divides_gradients()) bucket.drop_gradients();
+    for (Parameter* p : bucket.parameters) p->clear_gradient();
   });
   for (const Squares& s : squares_) backend(s).fill(s, 0);
   started_.clear();

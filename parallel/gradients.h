@@ -60,9 +60,8 @@ struct GradientBucket;
 // more than n ranks, a slice is summed over its n ranks' groups next (hybrid: what travels between
 // groups is an n-th).
 //
-// A bucket is there from a layer's first weight work of a step until clear(), so that it need not
-// find room beside all that forward keeps; where gradients are divided, until start(), which is
-// called for every micro-batch, has added it to the owners' slices. Where weights are
+// Where gradients are divided, a bucket is there from a layer's first weight work until start(),
+// which is called for every micro-batch, has added it to the owners' slices. Where weights are
 // divided, a rank has its slices, and all of a layer only within use().
 class Gradients {
  public:

@@ -173,20 +173,6 @@ TEST(Gradients, HavePlacesThatKernelsLike) {
   });
 }
 
-TEST(Gradients, TakeNoMemoryFromClearToTheFirstWork) {
-  in_ranks(2, [](const Mesh& mesh) {
-    Model model = make_model(mesh, DType::f32);
-    const std::size_t before = mesh.device().memory_of(parts::gradients).live;
-    Gradients gradients(mesh, model.layers);
-    const std::size_t none = mesh.device().memory_of(parts::gradients).live;
-    EXPECT_LE(none, before + 1000) << "sums of squares";
-    step<float>(model, gradients, mesh);
-    EXPECT_GT(mesh.device().memory_of(parts::gradients).live, none);
-    gradients.clear();
-    EXPECT_EQ(mesh.device().memory_of(parts::gradients).live, none);
-  });
-}
-
 TEST(Gradients, TakeMemoryForTwoLayersOnTheirWay) {
   in_ranks(4, [](const Mesh& mesh) {
     Model model;
