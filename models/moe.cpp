@@ -116,7 +116,8 @@ Moe::Outputs Moe::experts(const Tensor& h, const Routed& routed, Context& contex
   const Tensor of_shared = shared_ ? of_shared_expert(h, context) : Tensor();
   const Dispatched there = receive(std::move(sent), mesh);
   const Tensor outputs = of_experts(there.rows);
-  if (config_.rebuilds && keeps_own(context) && mesh.size(axes::etp * axes::ep) == 1)
+  if (config_.rebuilds && config_.dispatcher == Dispatcher::all_to_all && keeps_own(context) &&
+      mesh.size(axes::etp * axes::ep) == 1)
     Tape::rebuild(there.rows.x, [h, weights = routed.weights, order = there.order] {
       return permute(h, weights, order).x;
     });

@@ -246,21 +246,22 @@ class Job {
       f(sums_);
   }
 
+  // Of any product here.
+  std::size_t bytes_of_gemm() const {
+    const i64 dim = std::max(shape_.head_dim, shape_.values());
+    if constexpr (is_blocked)
+      return gemm_.scratch_bytes(std::max({dim, key_columns, query_columns, key_rows}));
+    else
+      return std::max({gemm_.scratch_bytes(0, std::max(key_columns, query_columns), dim),
+                       gemm_.scratch_bytes(0, dim, std::max(key_columns, query_columns)),
+                       gemm_.scratch_bytes(query_columns, dim, key_rows)});
+  }
+
   std::size_t worker_count() const { return std::size_t(workers_.count()); }
   i64 key_pitch() const { return shape_.kv_heads * dim_; }
   i64 value_pitch() const { return shape_.kv_heads * value_dim_; }
 
   Workers& workers_;
-  // Of any product here.
-  std::size_t bytes_of_gemm() const {
-    const i64 size =
-        std::max({shape_.head_dim, shape_.values(), key_columns, query_columns, key_rows});
-    if constexpr (is_blocked)
-      return gemm_.scratch_bytes(size);
-    else
-      return gemm_.scratch_bytes(size, size, size);
-  }
-
   const GemmOf<T>& gemm_;
   const AttentionRows<T>& rows_;
   const AttentionRows<A>& sums_;
