@@ -192,7 +192,7 @@ TEST(Meta, EachRecomputeNeedsLessMemoryThanTheOneBefore) {
   for (const config::Model& model : {moe, dense, plain, latent}) {
     const std::size_t none = peak(model, {}), selective = peak(model, {Recompute::selective}),
                       full = peak(model, {Recompute::full});
-    EXPECT_LT(double(selective), 0.9 * double(none));
+    EXPECT_LT(double(selective), 0.95 * double(none)) << model.DebugString();
     EXPECT_LT(double(full), 0.65 * double(selective));  // workspaces are large without AVX-512
     EXPECT_LT(peak(model, {Recompute::selective, 6}), none);
     EXPECT_GT(peak(model, {Recompute::selective, 6}), selective);
