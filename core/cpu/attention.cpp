@@ -595,7 +595,7 @@ void Job<T>::backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, cons
 
 struct AttentionKernels::State {
   Workers& workers;
-  Isa isa;
+  Isa isa = Isa::base;
   Gemm<double> doubles{isa};
   Gemm<float> singles{isa};
   Bf16Gemm halves{isa};
