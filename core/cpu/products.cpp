@@ -159,9 +159,10 @@ std::byte* bytes_of(const Tensor& work) {
 
 struct Products::State {
   Workers& workers;
-  Bf16Gemm gemm;
-  Gemm<float> singles;
-  Gemm<double> doubles;
+  Isa isa = Isa::base;
+  Bf16Gemm gemm{isa};
+  Gemm<float> singles{isa};
+  Gemm<double> doubles{isa};
 
   template <class T>
   const Gemm<T>& plain_gemm() const {
@@ -254,12 +255,13 @@ struct Products::State {
                std::size_t work_bytes) const {
     const std::vector<Tile> tiles = tiles_of(w.outputs, counts, workers.count());
     workers.each(std::ssize(tiles), [&](std::int64_t i, int worker) {
-      const auto& [group, rows, columns] = tiles[std::size_t(i)];
-      each_part(w.parts, columns, [&](const Tensor& part, Range outputs, std::int64_t at) {
-        plain_gemm<T>().run(
-            element<T>(y, rows.begin, at), y.pitch(), {element<T>(x, rows.begin), x.pitch()},
-            {weights<T>(part, group, outputs.begin), w.inputs, true},
-            {rows.size(), outputs.size(), w.inputs}, work + std::size_t(worker) * work_bytes);
+      const Tile& tile = tiles[std::size_t(i)];
+      each_part(w.parts, tile.columns, [&](const Tensor& part, Range outputs, std::int64_t at) {
+        plain_gemm<T>().run(element<T>(y, tile.rows.begin, at), y.pitch(),
+                            {element<T>(x, tile.rows.begin), x.pitch()},
+                            {weights<T>(part, tile.group, outputs.begin), w.inputs, true},
+                            {tile.rows.size(), outputs.size(), w.inputs},
+                            work + std::size_t(worker) * work_bytes);
       });
     });
   }
@@ -270,12 +272,12 @@ struct Products::State {
                       std::size_t work_bytes) const {
     const std::vector<Tile> tiles = tiles_of(w.inputs, counts, workers.count());
     workers.each(std::ssize(tiles), [&](std::int64_t i, int worker) {
-      const auto& [group, rows, columns] = tiles[std::size_t(i)];
+      const Tile& tile = tiles[std::size_t(i)];
       each_part(w.parts, {0, w.outputs}, [&](const Tensor& part, Range outputs, std::int64_t at) {
-        plain_gemm<T>().run(element<T>(dx, rows.begin, columns.begin), dx.pitch(),
-                            {element<T>(dy, rows.begin, at), dy.pitch()},
-                            {weights<T>(part, group, 0) + columns.begin, w.inputs},
-                            {rows.size(), columns.size(), outputs.size(), at > 0},
+        plain_gemm<T>().run(element<T>(dx, tile.rows.begin, tile.columns.begin), dx.pitch(),
+                            {element<T>(dy, tile.rows.begin, at), dy.pitch()},
+                            {weights<T>(part, tile.group, 0) + tile.columns.begin, w.inputs},
+                            {tile.rows.size(), tile.columns.size(), outputs.size(), at > 0},
                             work + std::size_t(worker) * work_bytes);
       });
     });
@@ -306,8 +308,7 @@ struct Products::State {
   }
 };
 
-Products::Products(Workers& workers, Isa isa)
-    : state_(new State{workers, Bf16Gemm(isa), Gemm<float>(isa), Gemm<double>(isa)}) {}
+Products::Products(Workers& workers, Isa isa) : state_(new State{workers, isa}) {}
 
 Products::~Products() = default;
 
