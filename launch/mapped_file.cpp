@@ -75,7 +75,7 @@ void MappedFile::forget(std::size_t begin, std::size_t bytes) const {
   const std::uintptr_t first = std::max(start, (start + begin) / around * around);
   const std::uintptr_t end =
       std::min((start + begin + bytes + around - 1) / around * around, start + bytes_.size());
-  madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
+  madvise(const_cast<std::uint8_t*>(bytes_.data()) + (first - start), end - first, MADV_DONTNEED);
 }
 
 MappedFile::~MappedFile() {
