@@ -13,6 +13,9 @@ namespace pf {
 
 namespace fs = std::filesystem;
 
+// Bytes of a read: a window. Of fewer, many are read from the same pages.
+constexpr std::size_t worth_forgetting = 128;
+
 TextTokens::TextTokens(const std::string& path, double heldout_share) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
@@ -68,7 +71,7 @@ void TextTokens::read(std::uint64_t first, std::span<std::int32_t> ids) const {
     const auto rest = files_[f].bytes().subspan(first - begins_[f]);
     const std::size_t taken = std::min(rest.size(), ids.size());
     std::ranges::copy(rest.first(taken), ids.begin());
-    files_[f].forget(first - begins_[f], taken);
+    if (taken >= worth_forgetting) files_[f].forget(first - begins_[f], taken);
     const std::size_t with_end = std::min(rest.size() + 1, ids.size());
     if (with_end > taken) ids[taken] = form_feed;
     ids = ids.subspan(with_end);
