@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "core/aligned.h"
 #include "core/backend.h"
 
 // Of the address sanitizer, null in programs without it.
@@ -22,10 +23,6 @@ void forbid(const std::byte* begin, std::size_t bytes) {
 
 void allow(const std::byte* begin, std::size_t bytes) {
   if (__asan_unpoison_memory_region != nullptr) __asan_unpoison_memory_region(begin, bytes);
-}
-
-std::size_t aligned(std::size_t bytes) {
-  return (bytes + 63) / 64 * 64;
 }
 
 }  // namespace

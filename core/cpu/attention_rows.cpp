@@ -4,9 +4,7 @@ namespace pf {
 
 template <class T>
 const AttentionRows<T>& attention_rows(Isa isa) {
-  if (isa == Isa::v4) return v4::attention_rows<T>();
-  if (isa == Isa::v3) return v3::attention_rows<T>();
-  return base::attention_rows<T>();
+  return of_isa(isa, base::attention_rows<T>, v3::attention_rows<T>, v4::attention_rows<T>)();
 }
 
 template const AttentionRows<double>& attention_rows(Isa isa);

@@ -21,12 +21,7 @@
 namespace pf::base {
 namespace {
 
-constexpr int vector_bytes = 16;
-
-// Zeros above each 16-bit word.
-inline auto widened(std::uint16_t __attribute__((vector_size(8))) words) {
-  return __builtin_convertvector(words, std::uint32_t __attribute__((vector_size(16))));
-}
+#include "core/cpu/isa_base.inl"
 
 }  // namespace
 

@@ -24,12 +24,7 @@
 namespace pf::v3 {
 namespace {
 
-constexpr int vector_bytes = 32;
-
-// Zeros above each 16-bit word.
-inline auto widened(std::uint16_t __attribute__((vector_size(16))) words) {
-  return (std::uint32_t __attribute__((vector_size(32))))_mm256_cvtepu16_epi32((__m128i)words);
-}
+#include "core/cpu/isa_v3.inl"
 
 }  // namespace
 

@@ -24,14 +24,7 @@
 namespace pf::v4 {
 namespace {
 
-constexpr int vector_bytes = 64;
-
-// Masked with all lanes, since GCC 12 warns of what the plain forms leave undefined.
-// Zeros above each 16-bit word.
-inline auto widened(std::uint16_t __attribute__((vector_size(32))) words) {
-  const __m512i wide = _mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)words);
-  return (std::uint32_t __attribute__((vector_size(64))))wide;
-}
+#include "core/cpu/isa_v4.inl"
 
 }  // namespace
 

@@ -1,6 +1,5 @@
 #include <immintrin.h>
 
-#include <array>
 #include <cstring>
 
 #include "core/cpu/bf16_kernels.h"
@@ -56,52 +55,11 @@ void multiply_panel(const RowsOfPanels& rows, std::int64_t first_row, std::int64
   }
 }
 
-// Lane i of row r and of row r + distance, for the rows without that bit.
-template <int distance>
-[[gnu::always_inline]] inline void exchange(__m512i (&rows)[16]) {
-  constexpr auto chosen = [](bool upper) {
-    std::array<int, 16> from{};  // 16 and more: of the second row
-    for (std::int64_t lane = 0; lane < 16; ++lane) {
-      const bool has_bit = (lane & distance) != 0;
-      const int column = has_bit == upper ? lane : upper ? lane + distance : lane - distance;
-      from[std::size_t(lane)] = has_bit ? column + 16 : column;
-    }
-    return from;
-  };
-  static constexpr std::array<int, 16> lower_lanes = chosen(false), upper_lanes = chosen(true);
-  const __m512i lower = _mm512_loadu_si512(lower_lanes.data());
-  const __m512i upper = _mm512_loadu_si512(upper_lanes.data());
-#pragma GCC unroll 16
-  for (std::int64_t row = 0; row < 16; ++row) {
-    if ((row & distance) != 0) continue;
-    const __m512i a = rows[row], b = rows[row + distance];
-    rows[row] = _mm512_permutex2var_epi32(a, lower, b);
-    rows[row + distance] = _mm512_permutex2var_epi32(a, upper, b);
-  }
-}
-
 }  // namespace
 
 void multiply_avx512(const RowsOfPanels& rows) {
   for (std::int64_t panel = 0; panel < rows.panels; ++panel)
     for (std::int64_t row = 0; row < 32; row += tall) multiply_panel(rows, row, panel);
-}
-
-void transpose_words_avx512(void* to, std::int64_t to_pitch, const void* from,
-                            std::int64_t from_pitch) {
-  // Swaps the off-diagonal quarters of ever larger squares: after distance d, bit d of the row's
-  // number and bit d of the column's have changed places.
-  __m512i rows[16];
-#pragma GCC unroll 16
-  for (std::int64_t i = 0; i < 16; ++i)
-    rows[i] = _mm512_loadu_si512(static_cast<const char*>(from) + i * from_pitch);
-  exchange<1>(rows);
-  exchange<2>(rows);
-  exchange<4>(rows);
-  exchange<8>(rows);
-#pragma GCC unroll 16
-  for (std::int64_t i = 0; i < 16; ++i)
-    _mm512_storeu_si512(static_cast<char*>(to) + i * to_pitch, rows[i]);
 }
 
 }  // namespace pf

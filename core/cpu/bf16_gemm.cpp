@@ -19,13 +19,6 @@ constexpr std::int64_t cached_bytes = std::int64_t{768} << 10;
 
 constexpr std::int64_t tile_bytes = std::int64_t{32} * 32 * 4;
 
-void transpose_words(void* to, std::int64_t to_pitch, const void* from, std::int64_t from_pitch) {
-  for (std::int64_t i = 0; i < 16; ++i)
-    for (std::int64_t j = 0; j < 16; ++j)
-      std::memcpy(static_cast<char*>(to) + j * to_pitch + i * 4,
-                  static_cast<const char*>(from) + i * from_pitch + j * 4, 4);
-}
-
 // A block of 16 words, of two bf16 each, squared.
 struct alignas(64) Words {
   std::uint32_t word[16][16];
@@ -137,7 +130,7 @@ struct WideScratch {
 };
 
 // C [rows, columns] (+)= A B, of one panel; A is in the scratch.
-void multiply_wide_panel(const PanelKernels<float>& kernels, const Widening& widening,
+void multiply_wide_panel(const PanelKernels<float>& kernels, const Bf16Loops& loops,
                          const WideScratch& scratch, const Bf16* panel,
                          PanelKernels<float>::Product part, std::int64_t k) {
   const std::int64_t columns = part.columns;
@@ -145,7 +138,7 @@ void multiply_wide_panel(const PanelKernels<float>& kernels, const Widening& wid
   part.a_pitch = k;
   for (std::int64_t first = 0; first < k; first += wide_depth, part.adds = true) {
     part.k = std::min(wide_depth, k - first);
-    widening.panels(scratch.b, panel, first, part.k);
+    loops.widen_panels(scratch.b, panel, first, part.k);
     part.a = scratch.a + first;
     for (std::int64_t at = 0; at < columns; at += kernels.wide) {
       part.c = c + at;
@@ -161,12 +154,12 @@ void multiply_widened(C* c, std::int64_t c_pitch, const Bf16* a, std::int64_t a_
                       const Blocked& b, const GemmShape& shape, const WideScratch& scratch,
                       Isa isa) {
   const PanelKernels<float>& kernels = panel_kernels<float>(isa);
-  const Widening& wide = widening(isa);
+  const Bf16Loops& loops = bf16_loops(isa);
   PanelKernels<float>::Product part{};
   part.adds = shape.adds;
   for (std::int64_t row = 0; row < shape.m; row += wide_rows) {
     part.rows = std::min(wide_rows, shape.m - row);
-    wide.rows(scratch.a, a + row * a_pitch, a_pitch, part.rows, shape.k);
+    loops.widen_rows(scratch.a, a + row * a_pitch, a_pitch, part.rows, shape.k);
     for (std::int64_t column = 0; column < shape.n; column += gemm_block) {
       part.columns = std::min(gemm_block, shape.n - column);
       const Bf16* panel = b.data + column / gemm_block * b.panel;
@@ -174,24 +167,15 @@ void multiply_widened(C* c, std::int64_t c_pitch, const Bf16* a, std::int64_t a_
       if constexpr (std::is_same_v<C, float>) {
         part.c = to;
         part.c_pitch = c_pitch;
-        multiply_wide_panel(kernels, wide, scratch, panel, part, shape.k);
+        multiply_wide_panel(kernels, loops, scratch, panel, part, shape.k);
       } else {
         part.c = scratch.c;
         part.c_pitch = gemm_block;
-        multiply_wide_panel(kernels, wide, scratch, panel, part, shape.k);
-        wide.narrow(to, c_pitch, scratch.c, gemm_block, part.rows, part.columns);
+        multiply_wide_panel(kernels, loops, scratch, panel, part, shape.k);
+        loops.narrow_rows(to, c_pitch, scratch.c, gemm_block, part.rows, part.columns);
       }
     }
   }
-}
-
-// True if there is nothing to multiply; then C is what it has to be.
-template <class C>
-bool is_trivial(C* c, std::int64_t c_pitch, const GemmShape& shape) {
-  if (shape.m > 0 && shape.n > 0 && shape.k > 0) return false;
-  if (!shape.adds)
-    for (std::int64_t r = 0; r < shape.m; ++r) std::fill_n(c + r * c_pitch, shape.n, C());
-  return true;
 }
 
 }  // namespace
@@ -241,7 +225,7 @@ template void Bf16Gemm::run(Bf16*, std::int64_t, const Bf16*, std::int64_t, Bloc
 
 void Bf16Gemm::block(Bf16* to, std::int64_t panel, const Matrix<Bf16>& b, std::int64_t k,
                      std::int64_t n) const {
-  const auto transpose16 = level_ == Bf16Level::widened ? transpose_words : transpose_words_avx512;
+  const auto transpose16 = bf16_loops(isa_).transpose_words;
   for (std::int64_t column = 0; column < in_blocks(n); column += 16)
     for (std::int64_t row = 0; row < in_blocks(k); row += 32) {
       Bf16* half = to + column / 32 * panel + row * 32 + column % 32 * 32;
@@ -263,7 +247,7 @@ void Bf16Gemm::block(Bf16* to, std::int64_t panel, const Matrix<Bf16>& b, std::i
 
 void Bf16Gemm::transpose(Bf16* to, std::int64_t to_pitch, const Bf16* from, std::int64_t from_pitch,
                          std::int64_t rows, std::int64_t columns) const {
-  const auto transpose16 = level_ == Bf16Level::widened ? transpose_words : transpose_words_avx512;
+  const auto transpose16 = bf16_loops(isa_).transpose_words;
   for (std::int64_t column = 0; column < columns; column += 16)
     for (std::int64_t row = 0; row < rows; row += 32) {
       const std::int64_t height = std::min<std::int64_t>(16, columns - column);

@@ -26,8 +26,4 @@ void multiply_amx(const RowsOfPanels& rows);
 
 void multiply_avx512(const RowsOfPanels& rows);
 
-// to[j, i] = from[i, j], 16 x 16 words of 32 bits; pitches in bytes.
-void transpose_words_avx512(void* to, std::int64_t to_pitch, const void* from,
-                            std::int64_t from_pitch);
-
 }  // namespace pf

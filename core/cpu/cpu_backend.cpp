@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "core/aligned.h"
 #include "core/dtype.h"
 #include "core/error.h"
 #include "core/trace.h"
@@ -61,14 +62,6 @@ void repeat(std::byte* to, std::size_t bytes, const std::array<std::byte, 8>& pa
     std::memcpy(to + done, done == 0 ? pattern.data() : to, part);
     done += part;
   }
-}
-
-std::byte* row_of(const Tensor& x, std::int64_t row) {
-  return static_cast<std::byte*>(x.raw()) + std::size_t(row * x.pitch()) * size_of(x.dtype());
-}
-
-std::size_t rounded(std::size_t bytes) {
-  return (bytes + 63) / 64 * 64;
 }
 
 std::size_t whole_steps(std::size_t bytes) {
@@ -261,137 +254,6 @@ void CpuBackend::normal(const Tensor& y, const Random& random, double std, const
   });
 }
 
-// --- Rows ----------------------------------------------------------------------------------------
-
-void CpuBackend::embedding(const Tensor& y, const Tensor& ids, const Tensor& w,
-                           std::int64_t first) {
-  const Span span("kernel", "embedding");
-  over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
-    of(y).embedding(y, ids, w, first, begin, end);
-  });
-}
-
-// Workers own columns: a row's gradients are added in the order of its tokens.
-void CpuBackend::embedding_backward(const GradientTarget& dw, const Tensor& ids, const Tensor& dy,
-                                    std::int64_t first) {
-  const Span span("kernel", "embedding_backward");
-  if (!dw.adds) fill(dw.tensor, 0);
-  share(dy.columns(), 32, dy.rows(), [&](std::int64_t begin, std::int64_t end, int) {
-    of(dy).embedding_backward(dw.tensor, ids, dy, first, begin, end);
-  });
-}
-
-void CpuBackend::rms_norm(const Tensor& y, const Tensor& scale, const Tensor& x, const Tensor& w,
-                          double eps) {
-  const Span span("kernel", "rms_norm");
-  over_rows(x.rows(), x.columns(), [&](std::int64_t begin, std::int64_t end, int) {
-    of(x).rms_norm(y, scale, x, w, eps, begin, end);
-  });
-}
-
-// A row of sums for each worker.
-std::size_t CpuBackend::rms_norm_workspace(const Tensor& x, const Tensor& w) {
-  return std::size_t(workers_.count()) *
-         rounded(std::size_t(w.size()) * size_of(accumulation(x.dtype())));
-}
-
-void CpuBackend::rms_norm_backward(const GradientTarget& dx, const GradientTarget& dw,
-                                   const Tensor& dy, const Tensor& x, const Tensor& scale,
-                                   const Tensor& w, const Tensor& work) {
-  const Span span("kernel", "rms_norm_backward");
-  const std::size_t element = size_of(accumulation(x.dtype()));
-  const std::size_t bytes = rounded(std::size_t(w.size()) * element);
-  std::byte* sums = dw.tensor ? row_of(work, 0) : nullptr;
-  if (sums != nullptr) std::memset(sums, 0, bytes * std::size_t(workers_.count()));
-  over_rows(x.rows(), x.columns(), [&](std::int64_t begin, std::int64_t end, int worker) {
-    std::byte* own = sums == nullptr ? nullptr : sums + std::size_t(worker) * bytes;
-    of(x).rms_norm_backward(dx, own, dy, x, scale, w, begin, end);
-  });
-  if (sums != nullptr)
-    of(x).add_sums(dw, sums, workers_.count(), std::int64_t(bytes / element), 0, w.size());
-}
-
-void CpuBackend::layer_norm(const Tensor& y, const Tensor& statistics, const Tensor& x,
-                            const Tensor& w, const Tensor& b, double eps) {
-  const Span span("kernel", "layer_norm");
-  over_rows(x.rows(), x.columns(), [&](std::int64_t begin, std::int64_t end, int) {
-    of(x).layer_norm(y, statistics, x, w, b, eps, begin, end);
-  });
-}
-
-std::size_t CpuBackend::layer_norm_workspace(const Tensor& x, const Tensor& w) {
-  return rounded(std::size_t(2 * w.size()) * size_of(accumulation(x.dtype()))) *
-         std::size_t(workers_.count());
-}
-
-void CpuBackend::layer_norm_backward(const GradientTarget& dx, const GradientTarget& dw,
-                                     const GradientTarget& db, const Tensor& dy, const Tensor& x,
-                                     const Tensor& statistics, const Tensor& w,
-                                     const Tensor& work) {
-  const Span span("kernel", "layer_norm_backward");
-  const std::size_t element = size_of(accumulation(x.dtype()));
-  const std::size_t bytes = rounded(std::size_t(2 * w.size()) * element);
-  std::byte* sums = dw.tensor || db.tensor ? row_of(work, 0) : nullptr;
-  if (sums != nullptr) std::memset(sums, 0, bytes * std::size_t(workers_.count()));
-  over_rows(x.rows(), x.columns(), [&](std::int64_t begin, std::int64_t end, int worker) {
-    std::byte* own = sums == nullptr ? nullptr : sums + std::size_t(worker) * bytes;
-    of(x).layer_norm_backward(dx, own, dy, x, statistics, w, begin, end);
-  });
-  const auto add = [&](const GradientTarget& to, std::size_t offset) {
-    if (to.tensor)
-      of(x).add_sums(to, sums + offset * element, workers_.count(), std::int64_t(bytes / element),
-                     0, w.size());
-  };
-  add(dw, 0);
-  add(db, std::size_t(w.size()));
-}
-
-void CpuBackend::join_heads(const Tensor& y, const Tensor& a, const Tensor& b, std::int64_t heads) {
-  const Span span("kernel", "join_heads");
-  over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
-    of(y).join_heads(y, a, b, heads, begin, end);
-  });
-}
-
-void CpuBackend::join_heads_backward(const Tensor& da, const Tensor& db, const Tensor& dy,
-                                     std::int64_t heads) {
-  const Span span("kernel", "join_heads_backward");
-  over_rows(dy.rows(), dy.columns(), [&](std::int64_t begin, std::int64_t end, int) {
-    of(dy).join_heads_backward(da, db, dy, heads, begin, end);
-  });
-}
-
-void CpuBackend::rope(const Tensor& y, const Tensor& x, const Tensor& position, const Tensor& table,
-                      bool inverse) {
-  const Span span("kernel", "rope");
-  over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
-    of(y).rope(y, x, position, table, inverse, begin, end);
-  });
-}
-
-void CpuBackend::take_rows(const Tensor& y, const Tensor& x, const Tensor& order,
-                           std::int64_t per) {
-  const Span span("kernel", "take_rows");
-  const std::size_t bytes = std::size_t(y.columns()) * size_of(y.dtype());
-  const auto* from = order.data<std::int32_t>();
-  over_rows(y.rows(), y.columns(), [&](std::int64_t begin, std::int64_t end, int) {
-    for (std::int64_t r = begin; r < end; ++r)
-      if (from[r] >= 0)
-        std::memcpy(row_of(y, r), row_of(x, from[r] / per), bytes);
-      else
-        std::memset(row_of(y, r), 0, bytes);
-  });
-}
-
-void CpuBackend::sum_rows(const GradientTarget& y, const Tensor& x, const Tensor& place,
-                          std::int64_t per) {
-  const Span span("kernel", "sum_rows");
-  const std::int64_t rows = y.tensor.rows(), columns = y.tensor.columns();
-  over_rows(rows, columns * per, [&](std::int64_t begin, std::int64_t end, int) {
-    of(x).sum_rows(y, x, place, per, begin, end);
-  });
-}
-
 // --- Products ------------------------------------------------------------------------------------
 
 std::size_t CpuBackend::packed_bytes(const Packed& w) {
@@ -444,7 +306,7 @@ std::size_t CpuBackend::adamw_workspace(std::span<const AdamWTensor>, const Pack
   if (packed == nullptr || !packed->forward) return 0;
   if (!packs_by_group(*packed)) return products_.pack_workspace(*packed);
   return std::size_t(workers_.count()) *
-         rounded(std::size_t(packed->outputs * packed->inputs) * sizeof(Bf16));
+         aligned(std::size_t(packed->outputs * packed->inputs) * sizeof(Bf16));
 }
 
 // With more groups than workers each group is packed while its new values are in the cache.
@@ -467,7 +329,7 @@ void CpuBackend::adamw(std::span<const AdamWTensor> tensors, const AdamWStep& st
 void CpuBackend::adamw_by_group(std::span<const AdamWTensor> tensors, const AdamWStep& step,
                                 Packed& packed, const Tensor& work) {
   const std::int64_t values = packed.outputs * packed.inputs;
-  const std::size_t bytes = rounded(std::size_t(values) * sizeof(Bf16));
+  const std::size_t bytes = aligned(std::size_t(values) * sizeof(Bf16));
   workers_.split(packed.groups, 1, [&](std::int64_t begin, std::int64_t end, int worker) {
     auto* plain = reinterpret_cast<Bf16*>(row_of(work, 0) + std::size_t(worker) * bytes);
     for (std::int64_t group = begin; group < end; ++group) {

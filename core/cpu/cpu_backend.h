@@ -1,6 +1,7 @@
 // The backend of this machine's processors.
 #pragma once
 
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <span>
@@ -12,10 +13,15 @@
 #include "core/cpu/kernels.h"
 #include "core/cpu/processor.h"
 #include "core/cpu/products.h"
+#include "core/dtype.h"
 #include "core/tensor.h"
 #include "core/workers.h"
 
 namespace pf {
+
+inline std::byte* row_of(const Tensor& x, std::int64_t row) {
+  return static_cast<std::byte*>(x.raw()) + std::size_t(row * x.pitch()) * size_of(x.dtype());
+}
 
 // Shares each kernel's rows, columns or elements out to its workers. The same for any number of
 // them, but for the weight gradients of rms_norm_backward and what Products and AttentionKernels

@@ -24,11 +24,6 @@ i64 rounded(i64 size, i64 unit) {
   return pieces(size, unit) * unit;
 }
 
-template <class T>
-void clear(T* c, i64 c_pitch, const GemmShape& shape) {
-  for (i64 r = 0; r < shape.m; ++r) std::fill_n(c + r * c_pitch, shape.n, T(0));
-}
-
 }  // namespace
 
 template <class T>
@@ -42,11 +37,7 @@ std::size_t Gemm<T>::scratch_bytes(i64 m, i64 n, i64 k) const {
 template <class T>
 void Gemm<T>::run(T* c, i64 c_pitch, const Matrix<T>& a, const Matrix<T>& b, const GemmShape& shape,
                   void* scratch) const {
-  if (shape.m <= 0 || shape.n <= 0) return;
-  if (shape.k <= 0) {
-    if (!shape.adds) clear(c, c_pitch, shape);
-    return;
-  }
+  if (is_trivial(c, c_pitch, shape)) return;
   const i64 wide = kernels_->wide, depth = step_of(shape.k, most_depth);
   auto* panels = static_cast<T*>(scratch);
   T* slabs = panels + depth * rounded(std::min(shape.n, most_columns), wide);

@@ -1,6 +1,7 @@
 // Products of f32 and f64 matrices on one thread: C [m, n] (+)= A [m, k] B [k, n], rows major.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -13,6 +14,15 @@ struct GemmShape {
   std::int64_t m = 0, n = 0, k = 0;
   bool adds = false;  // to what C holds
 };
+
+// True if there is nothing to multiply; then C is what it has to be.
+template <class C>
+bool is_trivial(C* c, std::int64_t c_pitch, const GemmShape& shape) {
+  if (shape.m > 0 && shape.n > 0 && shape.k > 0) return false;
+  if (!shape.adds)
+    for (std::int64_t r = 0; r < shape.m; ++r) std::fill_n(c + r * c_pitch, shape.n, C());
+  return true;
+}
 
 // Each element is the sum over k in order, so that it is the same in any larger product. Cheap to
 // copy; safe from several threads with a scratch for each.

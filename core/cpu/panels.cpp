@@ -4,18 +4,14 @@ namespace pf {
 
 template <class T>
 const PanelKernels<T>& panel_kernels(Isa isa) {
-  if (isa == Isa::v4) return v4::panel_kernels<T>();
-  if (isa == Isa::v3) return v3::panel_kernels<T>();
-  return base::panel_kernels<T>();
+  return of_isa(isa, base::panel_kernels<T>, v3::panel_kernels<T>, v4::panel_kernels<T>)();
 }
 
 template const PanelKernels<float>& panel_kernels(Isa isa);
 template const PanelKernels<double>& panel_kernels(Isa isa);
 
-const Widening& widening(Isa isa) {
-  if (isa == Isa::v4) return v4::widening();
-  if (isa == Isa::v3) return v3::widening();
-  return base::widening();
+const Bf16Loops& bf16_loops(Isa isa) {
+  return of_isa(isa, base::bf16_loops, v3::bf16_loops, v4::bf16_loops)();
 }
 
 }  // namespace pf

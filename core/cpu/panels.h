@@ -48,37 +48,40 @@ struct PanelKernels {
   void (*pack_slabs)(T* to, const T* stored, i64 pitch, i64 m, i64 k);
 };
 
-// For operands of bf16 whose products are made in f32.
-struct Widening {
+// Over operands of bf16.
+struct Bf16Loops {
   using i64 = std::int64_t;
-  // to [rows, columns] = from.
-  void (*rows)(float* to, const Bf16* from, i64 pitch, i64 rows, i64 columns);
+  // Where products are made in f32: to [rows, columns] = from.
+  void (*widen_rows)(float* to, const Bf16* from, i64 pitch, i64 rows, i64 columns);
   // A panel of 32 columns of core/cpu/bf16_gemm.h, from its row `first`, a multiple of 32, into
   // panels of PanelKernels<float>.
-  void (*panels)(float* to, const Bf16* panel, i64 first, i64 k);
+  void (*widen_panels)(float* to, const Bf16* panel, i64 first, i64 k);
   // And what was made of them: to [rows, columns] = from, rounded.
-  void (*narrow)(Bf16* to, i64 to_pitch, const float* from, i64 from_pitch, i64 rows, i64 columns);
+  void (*narrow_rows)(Bf16* to, i64 to_pitch, const float* from, i64 from_pitch, i64 rows,
+                      i64 columns);
+  // to[j, i] = from[i, j], 16 x 16 words of 32 bits; pitches in bytes.
+  void (*transpose_words)(void* to, i64 to_pitch, const void* from, i64 from_pitch);
 };
 
 // T: float, double.
 template <class T>
 const PanelKernels<T>& panel_kernels(Isa isa);
-const Widening& widening(Isa isa);
+const Bf16Loops& bf16_loops(Isa isa);
 
 namespace base {
 template <class T>
 const PanelKernels<T>& panel_kernels();
-const Widening& widening();
+const Bf16Loops& bf16_loops();
 }  // namespace base
 namespace v3 {
 template <class T>
 const PanelKernels<T>& panel_kernels();
-const Widening& widening();
+const Bf16Loops& bf16_loops();
 }  // namespace v3
 namespace v4 {
 template <class T>
 const PanelKernels<T>& panel_kernels();
-const Widening& widening();
+const Bf16Loops& bf16_loops();
 }  // namespace v4
 
 }  // namespace pf

@@ -127,6 +127,20 @@ template <class T, int distance = 1>
   }
 }
 
+// to[j, i] = from[i, j] of a square as wide as registers; pitches in bytes.
+template <class T>
+[[gnu::always_inline]] inline void transpose_square(void* to, std::int64_t to_pitch,
+                                                    const void* from, std::int64_t from_pitch) {
+  Vector<T> square[lanes<T>];
+#pragma GCC unroll 16
+  for (std::int64_t r = 0; r < lanes<T>; ++r)
+    std::memcpy(&square[r], static_cast<const char*>(from) + r * from_pitch, sizeof square[r]);
+  transpose<T>(square);
+#pragma GCC unroll 16
+  for (std::int64_t r = 0; r < lanes<T>; ++r)
+    std::memcpy(static_cast<char*>(to) + r * to_pitch, &square[r], sizeof square[r]);
+}
+
 // to [n / width, k, width] = the transpose of from [n, k].
 template <class T>
 void pack_columns(T* to, const T* from, std::int64_t pitch, std::int64_t k, std::int64_t n) {
@@ -135,16 +149,9 @@ void pack_columns(T* to, const T* from, std::int64_t pitch, std::int64_t k, std:
     T* panel = to + j / width * width * k + j % width;
     const std::int64_t columns = std::min<std::int64_t>(lanes<T>, n - j);
     const std::int64_t whole = columns == lanes<T> ? k / lanes<T> * lanes<T> : 0;
-    for (std::int64_t i = 0; i < whole; i += lanes<T>) {
-      Vector<T> square[lanes<T>];
-#pragma GCC unroll 16
-      for (std::int64_t r = 0; r < lanes<T>; ++r)
-        square[r] = load<T>(from + (j + r) * pitch + i, lanes<T>);
-      transpose<T>(square);
-#pragma GCC unroll 16
-      for (std::int64_t r = 0; r < lanes<T>; ++r)
-        store<T>(panel + (i + r) * width, square[r], lanes<T>);
-    }
+    for (std::int64_t i = 0; i < whole; i += lanes<T>)
+      transpose_square<T>(panel + i * width, width * std::int64_t(sizeof(T)), from + j * pitch + i,
+                          pitch * std::int64_t(sizeof(T)));
     for (std::int64_t i = whole; i < k; ++i)
       for (std::int64_t c = 0; c < lanes<T>; ++c)
         panel[i * width + c] = c < columns ? from[(j + c) * pitch + i] : T(0);
@@ -165,6 +172,14 @@ void pack_panels(T* to, const Matrix<T>& b, std::int64_t k, std::int64_t n) {
 template <class T>
 void pack_slabs(T* to, const T* stored, std::int64_t pitch, std::int64_t m, std::int64_t k) {
   pack_rows<T, tile_rows>(to, stored, pitch, k, m);
+}
+
+// Words are moved as floats, whose bits no move changes.
+void transpose_words(void* to, std::int64_t to_pitch, const void* from, std::int64_t from_pitch) {
+  for (std::int64_t i = 0; i < 16; i += lanes<float>)
+    for (std::int64_t j = 0; j < 16; j += lanes<float>)
+      transpose_square<float>(static_cast<char*>(to) + j * to_pitch + i * 4, to_pitch,
+                              static_cast<const char*>(from) + i * from_pitch + j * 4, from_pitch);
 }
 
 void widen_rows(float* to, const Bf16* from, std::int64_t pitch, std::int64_t rows,
@@ -214,7 +229,7 @@ const PanelKernels<T>& panel_kernels() {
 template const PanelKernels<float>& panel_kernels();
 template const PanelKernels<double>& panel_kernels();
 
-const Widening& widening() {
-  static constexpr Widening kernels{widen_rows, widen_panels, narrow_rows};
-  return kernels;
+const Bf16Loops& bf16_loops() {
+  static constexpr Bf16Loops loops{widen_rows, widen_panels, narrow_rows, transpose_words};
+  return loops;
 }

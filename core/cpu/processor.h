@@ -15,6 +15,12 @@ enum class Isa : std::uint8_t { base, v3, v4 };
 std::vector<Isa> usable_isas();
 const char* name(Isa isa);  // "sse2", "avx2", "avx512"
 
+// What is there once for each level.
+template <class T>
+T of_isa(Isa isa, T base, T v3, T v4) {
+  return isa == Isa::v4 ? v4 : isa == Isa::v3 ? v3 : base;
+}
+
 // Instructions beyond Isa::v4; none where that is not usable.
 bool has_avx512_bf16();
 bool has_amx_bf16();  // of the processor; its kernel may still refuse

@@ -6,6 +6,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "core/aligned.h"
 #include "core/cpu/bf16_gemm.h"
 #include "core/cpu/gemm.h"
 #include "core/error.h"
@@ -134,10 +135,6 @@ void each_part(const Parts& parts, Range columns, F f) {
     if (mine.size() > 0) f(part, Range{mine.begin - begin, mine.end - begin}, mine.begin);
     begin += outputs;
   }
-}
-
-std::size_t aligned(std::size_t bytes) {
-  return (bytes + 63) / 64 * 64;
 }
 
 template <class T>

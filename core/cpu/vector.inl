@@ -1,7 +1,7 @@
 // Vectors as wide as the registers of one instruction set.
 //
-// Included inside a namespace and a target pragma (see kernels_v4.cpp), where vector_bytes is
-// defined and square_root() and widened() are made of intrinsics. No loop here depends on the
+// Included inside a namespace and a target pragma (see kernels_v4.cpp), where one of isa_*.inl says
+// how wide registers are and what is made of intrinsics. No loop here depends on the
 // compiler's vectoriser.
 
 template <class E, int n>

@@ -36,8 +36,6 @@ struct ExpertRows {
   Tensor x;        // [rows, hidden]
   Tensor weights;  // [rows] routing weights, accumulation type
   std::vector<std::int64_t> counts;
-
-  ExpertRows with(const Tensor& other) const { return {other, weights, counts}; }
 };
 
 // The same product for each expert's rows: part i [experts, out_i, in].

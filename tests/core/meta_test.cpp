@@ -99,7 +99,8 @@ class Program {
     EXPECT_EQ(rows.counts, std::vector<std::int64_t>(experts_, tokens * k / experts_));
     const auto both = grouped_linear(rows, expert_gate_up_);
     const Tensor a = swiglu(both[0], both[1], rows.weights);
-    const Tensor y = combine(grouped_linear(rows.with(a), expert_down_pack_)[0], order);
+    const Tensor y =
+        combine(grouped_linear({a, rows.weights, rows.counts}, expert_down_pack_)[0], order);
     Tape::root(square_sum(routed.lse, mask_, 0.1));
     const Tensor f = normalise_rows(count_choices(routed.chosen, mask_, {}, 1, experts_, {}));
     Tape::root(dot(segment_sum(routed.scores, mask_, {}, 1, {}), f, 0.5));

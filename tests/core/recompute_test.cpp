@@ -59,7 +59,7 @@ class SmallLayer {
     const ExpertRows rows{sent.x, sent.weights, order.counts.to_vector<std::int64_t>()};
     const auto gate_up = grouped_linear(rows, gate_up_pack_);
     const Tensor a = swiglu(gate_up[0], gate_up[1], rows.weights);
-    return add(z, combine(grouped_linear(rows.with(a), down_pack_)[0], order));
+    return add(z, combine(grouped_linear({a, rows.weights, rows.counts}, down_pack_)[0], order));
   }
 
   std::vector<Parameter*> weights() const {

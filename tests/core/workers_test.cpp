@@ -67,6 +67,35 @@ TEST(Workers, TheSamePartIsDoneByTheSameWorkerEachTime) {
   for (int round = 0; round < 100; ++round) EXPECT_EQ(pieces(workers, 1001, 4), first);
 }
 
+TEST(Workers, EachTaskIsDoneOnceByOneOfTheWorkers) {
+  for (int count : {1, 2, 5}) {
+    Workers workers(count);
+    for (std::int64_t tasks : {0, 1, 4, 1000}) {
+      std::vector<std::atomic<int>> done(std::size_t(tasks) + 1);
+      std::atomic<bool> are_workers{true};
+      workers.each(tasks, [&](std::int64_t task, int worker) {
+        ++done[std::size_t(task)];
+        if (worker < 0 || worker >= count) are_workers = false;
+      });
+      EXPECT_TRUE(are_workers);
+      for (std::int64_t task = 0; task < tasks; ++task)
+        ASSERT_EQ(done[std::size_t(task)], 1) << task << " of " << tasks << ", " << count;
+      EXPECT_EQ(done.back(), 0);
+    }
+  }
+}
+
+// The first task waits for all others: they are not dealt out before.
+TEST(Workers, WhoIsFreeTakesTheNextTask) {
+  Workers workers(2);
+  std::atomic<int> others{0};
+  workers.each(50, [&](std::int64_t task, int) {
+    if (task > 0) ++others;
+    while (task == 0 && others < 49) std::this_thread::yield();
+  });
+  EXPECT_EQ(others, 49);
+}
+
 TEST(Workers, ARunIsOnceOnEachWorkerAndOnTheSameThread) {
   Workers workers(4);
   std::vector<std::thread::id> first(4);

@@ -1,0 +1,266 @@
+// One attention, forward or backward, on operands of one type. Only for core/cpu/attention*.cpp.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "core/aligned.h"
+#include "core/cpu/attention_plan.h"
+#include "core/cpu/attention_rows.h"
+#include "core/cpu/bf16_gemm.h"
+#include "core/cpu/gemm.h"
+#include "core/tensor.h"
+#include "core/workers.h"
+
+namespace pf::cpu_attention {
+
+using i64 = std::int64_t;
+
+// Sides of blocks of scores: forward, rows of queries by keys; backward, of keys by queries.
+constexpr i64 query_rows = 128, key_columns = 256;
+constexpr i64 key_rows = 128, query_columns = 256;
+
+// Cuts a workspace into arrays. With no workspace it only counts.
+class Cutter {
+ public:
+  explicit Cutter(std::byte* at) : begin_(at), at_(at) {}
+  template <class T>
+  T* cut(i64 size) {
+    T* here = reinterpret_cast<T*>(at_);
+    at_ += aligned(std::size_t(size) * sizeof(T));
+    return here;
+  }
+  std::size_t bytes() const { return std::size_t(at_ - begin_); }
+
+ private:
+  std::byte* begin_;
+  std::byte* at_;
+};
+
+template <class T>
+struct Head {
+  T* data;  // of row 0
+  i64 pitch;
+  T* row(i64 r) const { return data + r * pitch; }
+};
+
+template <class T>
+Head<T> head_of(const Tensor& x, i64 head, i64 dim) {
+  return {x.data<T>() + head * dim, x.pitch()};
+}
+
+// What an operand's rows are rounded up to where it is read in blocks.
+template <class T>
+constexpr i64 rounded(i64 size) {
+  return std::is_same_v<T, Bf16> ? in_blocks(size) : size;
+}
+
+inline i64 last_place(const std::vector<AttentionSpan>& spans) {
+  return spans.empty() ? 0 : spans.back().place + in_blocks(spans.back().size());
+}
+
+// Of a backward.
+struct Inputs {
+  const Tensor &dy, &y, &lse, &q, &k, &v;
+};
+
+template <class T>
+using GemmOf = std::conditional_t<std::is_same_v<T, Bf16>, Bf16Gemm, Gemm<T>>;
+
+template <class T>
+class Job {
+ public:
+  using A = typename AttentionRows<T>::A;
+
+  Job(Workers& workers, const GemmOf<T>& gemm, Isa isa, std::span<const Area> areas,
+      const AttentionShape& shape)
+      : workers_(workers),
+        gemm_(gemm),
+        rows_(attention_rows<T>(isa)),
+        sums_(attention_rows<A>(isa)),
+        plan_(areas),
+        shape_(shape),
+        dim_(shape.head_dim),
+        wide_(in_blocks(shape.head_dim)),
+        value_dim_(shape.values()),
+        value_wide_(in_blocks(shape.values())),
+        group_(shape.heads / shape.kv_heads),
+        gemm_bytes_(i64(bytes_of_gemm())) {}
+
+  std::size_t forward_bytes() {
+    return forward_scratch(nullptr).bytes + worker_count() * block_scratch(nullptr).bytes;
+  }
+  void forward(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
+               const Tensor& v, std::byte* work);
+
+  std::size_t backward_bytes(i64 keys) {
+    return sums_scratch(nullptr, keys).bytes + worker_count() * unit_scratch(nullptr).bytes;
+  }
+  void backward(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Inputs& in,
+                std::byte* work);
+
+ private:
+  static constexpr bool is_blocked = std::is_same_v<T, Bf16>;
+
+  // All keys and values, as the products read them: k' [dim, keys] and v [keys, dim] of each KV
+  // head of each span.
+  struct ForwardScratch {
+    T *keys, *values;
+    std::size_t bytes;
+  };
+  ForwardScratch forward_scratch(std::byte* work) const {
+    Cutter cutter(work);
+    const i64 rows = is_blocked ? last_place(plan_.k_spans) * shape_.kv_heads : 0;
+    T* keys = cutter.cut<T>(rows * wide_);
+    T* values = cutter.cut<T>(rows * value_wide_);
+    return {keys, values, cutter.bytes()};
+  }
+
+  struct BlockScratch {
+    A* scores;
+    T* p;
+    A *y, *top, *sum;
+    std::byte* gemm;
+    std::size_t bytes;
+  };
+  BlockScratch block_scratch(std::byte* work) const {
+    Cutter cutter(work);
+    BlockScratch scratch{};
+    scratch.scores = cutter.cut<A>(query_rows * key_columns);
+    scratch.p = cutter.cut<T>(query_rows * key_columns);
+    scratch.y = cutter.cut<A>(query_rows * value_dim_);
+    scratch.top = cutter.cut<A>(query_rows);
+    scratch.sum = cutter.cut<A>(query_rows);
+    scratch.gemm = cutter.cut<std::byte>(gemm_bytes_);
+    scratch.bytes = cutter.bytes();
+    return scratch;
+  }
+
+  // First row of one span and KV head, in a scratch for all.
+  i64 row_of(const AttentionSpan& span, i64 kv_head) const {
+    return span.place * shape_.kv_heads + in_blocks(span.size()) * kv_head;
+  }
+  void pack_keys(const ForwardScratch& scratch, const AttentionSpan& span, i64 kv_head, i64 from,
+                 const Tensor& k, const Tensor& v) const;
+  void pack_all_keys(const ForwardScratch& scratch, const Tensor& k, const Tensor& v) const;
+
+  void block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
+                     const Tensor& v, i64 head, i64 begin, i64 end,
+                     const std::vector<std::size_t>& areas, const ForwardScratch& keys,
+                     const BlockScratch& scratch) const;
+
+  // Gradients of keys and of values [splits, keys, kv_heads * dim], before they are rounded.
+  struct SumsScratch {
+    A *dk, *dv;
+    i64 key_step, value_step;  // from one split to the next
+    std::size_t bytes;
+  };
+  SumsScratch sums_scratch(std::byte* work, i64 keys) const {
+    Cutter cutter(work);
+    const i64 key_step = keys * key_pitch(), value_step = keys * value_pitch();
+    A* dk = cutter.cut<A>(splits() * key_step);
+    A* dv = cutter.cut<A>(splits() * value_step);
+    return {dk, dv, key_step, value_step, cutter.bytes()};
+  }
+
+  // Of one head and all queries of a component; what has "blocks" is empty unless bf16.
+  struct UnitScratch {
+    T *q_blocks, *q_turned, *dy_blocks, *dy_turned, *k_blocks;
+    A *dq, *lse, *delta;
+    A *scores, *dp;
+    T *p, *dscores, *dscores_turned;
+    std::byte* gemm;
+    std::size_t bytes;
+  };
+  UnitScratch unit_scratch(std::byte* work) const {
+    i64 rows = 0;
+    for (const AttentionComponent& component : plan_.components)
+      rows = std::max(rows, component.q_rows);
+    Cutter cutter(work);
+    UnitScratch scratch{};
+    for (T** blocks : {&scratch.q_blocks, &scratch.q_turned})
+      *blocks = cutter.cut<T>(is_blocked ? rows * wide_ : 0);
+    for (T** blocks : {&scratch.dy_blocks, &scratch.dy_turned})
+      *blocks = cutter.cut<T>(is_blocked ? rows * value_wide_ : 0);
+    scratch.k_blocks = cutter.cut<T>(is_blocked ? key_rows * wide_ : 0);
+    scratch.dq = cutter.cut<A>(rows * dim_);
+    scratch.lse = cutter.cut<A>(rows);
+    scratch.delta = cutter.cut<A>(rows);
+    scratch.scores = cutter.cut<A>(key_rows * query_columns);
+    scratch.dp = cutter.cut<A>(key_rows * query_columns);
+    scratch.p = cutter.cut<T>(key_rows * query_columns);
+    scratch.dscores = cutter.cut<T>(key_rows * query_columns);
+    scratch.dscores_turned = cutter.cut<T>(is_blocked ? key_rows * query_columns : 0);
+    scratch.gemm = cutter.cut<std::byte>(gemm_bytes_);
+    scratch.bytes = cutter.bytes();
+    return scratch;
+  }
+
+  // Units are (component, KV head), or (component, head) where those would be too few.
+  i64 splits() const {
+    const i64 units = i64(plan_.components.size()) * shape_.kv_heads;
+    return units < i64{2} * workers_.count() ? group_ : 1;
+  }
+
+  // A span of q and its place in the unit's scratch.
+  struct QuerySpan {
+    const AttentionSpan* span;
+    i64 place;
+  };
+  struct KeyBlock {
+    i64 head, begin, end;
+    A *dk, *dv;  // of the row `begin`
+  };
+  struct Tile {
+    i64 key, rows;        // of k
+    i64 column, columns;  // of the span of q
+  };
+  void prepare_queries(const Inputs& in, i64 head, const QuerySpan& at,
+                       const UnitScratch& scratch) const;
+  void unit_backward(const Tensor& dq, const Inputs& in, const AttentionComponent& component,
+                     i64 head, bool is_first, A* dk, A* dv, const UnitScratch& scratch) const;
+  void block_backward(const Inputs& in, const KeyBlock& block, const AttentionArea& area,
+                      const QuerySpan& at, const UnitScratch& scratch) const;
+  void tile_scores(const Inputs& in, i64 head, const Tile& tile, const QuerySpan& at,
+                   const UnitScratch& scratch) const;
+  void tile_gradients(const Inputs& in, i64 head, const Tile& tile, const QuerySpan& at, A* dk,
+                      A* dv, const UnitScratch& scratch) const;
+
+  // f(loops that write y): of type T or, where y is, of the accumulation type.
+  template <class F>
+  void as_written(const Tensor& y, F f) const {
+    if (y.dtype() == dtype_of<T>())
+      f(rows_);
+    else
+      f(sums_);
+  }
+
+  // Of any product here.
+  std::size_t bytes_of_gemm() const {
+    const i64 dim = std::max(shape_.head_dim, shape_.values());
+    if constexpr (is_blocked)
+      return gemm_.scratch_bytes(std::max({dim, key_columns, query_columns, key_rows}));
+    else
+      return std::max({gemm_.scratch_bytes(0, std::max(key_columns, query_columns), dim),
+                       gemm_.scratch_bytes(0, dim, std::max(key_columns, query_columns)),
+                       gemm_.scratch_bytes(query_columns, dim, key_rows)});
+  }
+
+  std::size_t worker_count() const { return std::size_t(workers_.count()); }
+  i64 key_pitch() const { return shape_.kv_heads * dim_; }
+  i64 value_pitch() const { return shape_.kv_heads * value_dim_; }
+
+  Workers& workers_;
+  const GemmOf<T>& gemm_;
+  const AttentionRows<T>& rows_;
+  const AttentionRows<A>& sums_;
+  AttentionPlan plan_;
+  AttentionShape shape_;
+  i64 dim_, wide_, value_dim_, value_wide_, group_, gemm_bytes_;
+};
+
+}  // namespace pf::cpu_attention
