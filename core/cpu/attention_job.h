@@ -21,8 +21,8 @@ namespace pf::cpu_attention {
 using i64 = std::int64_t;
 
 // Sides of blocks of scores: forward, rows of queries by keys; backward, of keys by queries.
-constexpr i64 query_rows = 128, key_columns = 256;
-constexpr i64 key_rows = 128, query_columns = 256;
+constexpr i64 query_rows = 64, key_columns = 128;
+constexpr i64 key_rows = 64, query_columns = 128;
 
 // Cuts a workspace into arrays. With no workspace it only counts.
 class Cutter {
