@@ -43,8 +43,9 @@ struct PanelKernels {
   };
   void (*multiply)(const Product& product);
 
-  // B [k, n] into panels, and A [m, k] of which the transpose is stored into slabs.
-  void (*pack_panels)(T* to, const Matrix<T>& b, i64 k, i64 n);
+  // B [k, n] into panels, `step` elements from one to the next, and A [m, k] of which the transpose
+  // is stored into slabs.
+  void (*pack_panels)(T* to, i64 step, const Matrix<T>& b, i64 k, i64 n);
   void (*pack_slabs)(T* to, const T* stored, i64 pitch, i64 m, i64 k);
 };
 

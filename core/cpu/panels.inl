@@ -81,22 +81,26 @@ void multiply(const typename PanelKernels<T>::Product& product) {
   }
 }
 
-// to [n / width, k, width] = from [k, n], filled up with zeros. A few panels at a time: more would
-// be written to the same few sets of the first-level cache.
+// to [n / width, k, width] = from [k, n], filled up with zeros, `step` elements from one panel to
+// the next. A few panels at a time: more would be written to the same few sets of the first-level
+// cache.
 template <class T, std::int64_t width>
-void pack_rows(T* to, const T* from, std::int64_t pitch, std::int64_t k, std::int64_t n) {
-  constexpr std::int64_t few = 4;
+void pack_rows(T* to, std::int64_t step, const T* from, std::int64_t pitch, std::int64_t k,
+               std::int64_t n) {
+  constexpr std::int64_t few = 4, rows_ahead = 8;
   std::int64_t j = 0;
-  for (; j + few * width <= n; j += few * width)
+  for (; j + few * width <= n; j += few * width, to += few * step)
     for (std::int64_t i = 0; i < k; ++i)
 #pragma GCC unroll 4
-      for (std::int64_t panel = 0; panel < few; ++panel)
-        std::memcpy(to + j * k + (panel * k + i) * width, from + i * pitch + j + panel * width,
-                    width * sizeof(T));
-  for (; j < n; j += width) {
+      for (std::int64_t panel = 0; panel < few; ++panel) {
+        const T* row = from + i * pitch + j + panel * width;
+        prefetch_next(row, rows_ahead * pitch);
+        std::memcpy(to + panel * step + i * width, row, width * sizeof(T));
+      }
+  for (; j < n; j += width, to += step) {
     const std::int64_t columns = std::min(width, n - j);
     for (std::int64_t i = 0; i < k; ++i) {
-      T* row = to + j * k + i * width;
+      T* row = to + i * width;
       std::fill(std::copy_n(from + i * pitch + j, columns, row), row + width, T(0));
     }
   }
@@ -141,12 +145,13 @@ template <class T>
     std::memcpy(static_cast<char*>(to) + r * to_pitch, &square[r], sizeof square[r]);
 }
 
-// to [n / width, k, width] = the transpose of from [n, k].
+// The same of the transpose of from [n, k].
 template <class T>
-void pack_columns(T* to, const T* from, std::int64_t pitch, std::int64_t k, std::int64_t n) {
+void pack_columns(T* to, std::int64_t step, const T* from, std::int64_t pitch, std::int64_t k,
+                  std::int64_t n) {
   constexpr std::int64_t width = panel_width<T>;
   for (std::int64_t j = 0; j < n; j += lanes<T>) {
-    T* panel = to + j / width * width * k + j % width;
+    T* panel = to + j / width * step + j % width;
     const std::int64_t columns = std::min<std::int64_t>(lanes<T>, n - j);
     const std::int64_t whole = columns == lanes<T> ? k / lanes<T> * lanes<T> : 0;
     for (std::int64_t i = 0; i < whole; i += lanes<T>)
@@ -158,20 +163,20 @@ void pack_columns(T* to, const T* from, std::int64_t pitch, std::int64_t k, std:
   }
   if (const std::int64_t done = (n + lanes<T> - 1) / lanes<T> * lanes<T>; done % width != 0)
     for (std::int64_t i = 0; i < k; ++i)
-      std::fill_n(to + done / width * width * k + i * width + lanes<T>, lanes<T>, T(0));
+      std::fill_n(to + done / width * step + i * width + lanes<T>, lanes<T>, T(0));
 }
 
 template <class T>
-void pack_panels(T* to, const Matrix<T>& b, std::int64_t k, std::int64_t n) {
+void pack_panels(T* to, std::int64_t step, const Matrix<T>& b, std::int64_t k, std::int64_t n) {
   if (b.transposed)
-    pack_columns(to, b.data, b.pitch, k, n);
+    pack_columns(to, step, b.data, b.pitch, k, n);
   else
-    pack_rows<T, panel_width<T>>(to, b.data, b.pitch, k, n);
+    pack_rows<T, panel_width<T>>(to, step, b.data, b.pitch, k, n);
 }
 
 template <class T>
 void pack_slabs(T* to, const T* stored, std::int64_t pitch, std::int64_t m, std::int64_t k) {
-  pack_rows<T, tile_rows>(to, stored, pitch, k, m);
+  pack_rows<T, tile_rows>(to, k * tile_rows, stored, pitch, k, m);
 }
 
 // Words are moved as floats, whose bits no move changes.

@@ -1,0 +1,141 @@
+#include "core/cpu/plain_products.h"
+
+#include <algorithm>
+
+#include "core/aligned.h"
+
+namespace pf {
+
+template <class T>
+std::size_t PlainProducts<T>::scratch_bytes(const Packed& w, i64 rows) const {
+  return gemm_.scratch_bytes(w.outputs, rows);
+}
+
+// First each worker's scratch, then panels: of the weights or of x.
+template <class T>
+std::size_t PlainProducts<T>::workspace(i64 rows, const Packed& w) const {
+  i64 forward = 0;
+  for (const Tensor& part : w.parts) forward += gemm_.packed_size(w.inputs, outputs_of(part));
+  const i64 backward = gemm_.packed_size(w.outputs, w.inputs);
+  const i64 panels = std::max({w.groups * forward, w.groups * backward,  //
+                               gemm_.packed_size(rows, w.inputs)});
+  return std::size_t(workers_.count()) * scratch_bytes(w, rows) +
+         aligned(std::size_t(panels) * sizeof(T));
+}
+
+template <class T>
+void PlainProducts<T>::pack(const std::vector<Right>& all) const {
+  // Where B is transposed, some of its columns are what lies together.
+  constexpr i64 most_rows = 256, most_columns = 64;
+  static_assert(most_columns % share_unit == 0);
+  struct Task {
+    const Right* right;
+    i64 at;
+  };
+  std::vector<Task> tasks;
+  for (const Right& right : all) {
+    const bool by_columns = right.b.transposed;
+    const i64 size = by_columns ? right.n : right.k, step = by_columns ? most_columns : most_rows;
+    for (i64 at = 0; at < size; at += step) tasks.push_back({&right, at});
+  }
+  workers_.each(std::ssize(tasks), [&](i64 i, int) {
+    const auto& [right, at] = tasks[std::size_t(i)];
+    const auto& [b, k, n, panels] = *right;
+    if (b.transposed)
+      gemm_.pack(panels + at * k, k, 0, b.from(0, at), k, std::min(most_columns, n - at));
+    else
+      gemm_.pack(panels, k, at, b.from(at, 0), std::min(most_rows, k - at), n);
+  });
+}
+
+template <class T>
+auto PlainProducts<T>::rights_of_weights(const Packed& w, std::span<const i64> counts,
+                                         bool is_transposed, T* panels) const
+    -> std::vector<Right> {
+  std::vector<Right> rights;
+  each_group(counts, [&](i64 group, Range rows) {
+    for (const Tensor& part : w.parts) {
+      Right right{{weights<T>(part, group, 0), w.inputs, is_transposed},
+                  is_transposed ? w.inputs : outputs_of(part),
+                  is_transposed ? outputs_of(part) : w.inputs,
+                  panels};
+      if (rows.size() == 0) right.k = right.n = 0;
+      panels += gemm_.packed_size(right.k, right.n);
+      rights.push_back(right);
+    }
+  });
+  return rights;
+}
+
+template <class T>
+void PlainProducts<T>::product(const Tensor& y, const Tensor& x, const Packed& w,
+                               std::span<const i64> counts, std::byte* work) const {
+  const auto rights = rights_of_weights(w, counts, true, reinterpret_cast<T*>(work));
+  pack(rights);
+  const std::vector<Tile> tiles = tiles_of(counts, workers_.count());
+  workers_.each(std::ssize(tiles), [&](i64 i, int) {
+    const Tile& tile = tiles[std::size_t(i)];
+    const Right* right = &rights[std::size_t(tile.group) * w.parts.size()];
+    each_part(w.parts, {0, w.outputs}, [&](const Tensor&, Range outputs, i64 at) {
+      const Range columns = tile.columns(outputs.size());
+      gemm_.run_packed(element<T>(y, tile.rows.begin, at + columns.begin), y.pitch(),
+                       {element<T>(x, tile.rows.begin), x.pitch()},
+                       Panels<T>{right->panels, right->k}.from(columns.begin),
+                       {tile.rows.size(), columns.size(), w.inputs}, nullptr);
+      ++right;
+    });
+  });
+}
+
+template <class T>
+void PlainProducts<T>::input_gradient(const Tensor& dx, const Tensor& dy, const Packed& w,
+                                      std::span<const i64> counts, std::byte* work) const {
+  const auto rights = rights_of_weights(w, counts, false, reinterpret_cast<T*>(work));
+  pack(rights);
+  const std::vector<Tile> tiles = tiles_of(counts, workers_.count());
+  workers_.each(std::ssize(tiles), [&](i64 i, int) {
+    const Tile& tile = tiles[std::size_t(i)];
+    const Range columns = tile.columns(w.inputs);
+    const Right* right = &rights[std::size_t(tile.group) * w.parts.size()];
+    each_part(w.parts, {0, w.outputs}, [&](const Tensor&, Range outputs, i64 at) {
+      gemm_.run_packed(element<T>(dx, tile.rows.begin, columns.begin), dx.pitch(),
+                       {element<T>(dy, tile.rows.begin, at), dy.pitch()},
+                       Panels<T>{right->panels, right->k}.from(columns.begin),
+                       {tile.rows.size(), columns.size(), outputs.size(), at > 0}, nullptr);
+      ++right;
+    });
+  });
+}
+
+template <class T>
+void PlainProducts<T>::weight_gradient(std::span<const GradientTarget> dws, const Tensor& dy,
+                                       const Tensor& x, const Packed& w,
+                                       std::span<const i64> counts, std::byte* work) const {
+  const std::size_t scratch = scratch_bytes(w, x.rows());
+  auto* panels = reinterpret_cast<T*>(work + std::size_t(workers_.count()) * scratch);
+  std::vector<Right> rights;
+  each_group(counts, [&](i64, Range rows) {
+    rights.push_back({{element<T>(x, rows.begin), x.pitch()}, rows.size(), w.inputs, panels});
+    panels += gemm_.packed_size(rows.size(), w.inputs);
+  });
+  pack(rights);
+  const auto parts = pieces_of(w, counts, workers_.count());
+  workers_.each(std::ssize(parts), [&](i64 i, int worker) {
+    for (const auto& [group, rows, outputs, inputs] : parts[std::size_t(i)])
+      each_part(dws, outputs,
+                [&, g = group, rows = rows, inputs = inputs](const GradientTarget& dw,
+                                                             Range of_part, i64 at) {
+                  const Right& right = rights[std::size_t(g)];
+                  gemm_.run_packed(weights<T>(dw.tensor, g, of_part.begin, inputs.begin), w.inputs,
+                                   {element<T>(dy, rows.begin, at), dy.pitch(), true},
+                                   Panels<T>{right.panels, right.k}.from(inputs.begin),
+                                   {of_part.size(), inputs.size(), rows.size(), dw.adds},
+                                   work + std::size_t(worker) * scratch);
+                });
+  });
+}
+
+template class PlainProducts<float>;
+template class PlainProducts<double>;
+
+}  // namespace pf
