@@ -31,10 +31,11 @@ template <class T>
 void Job<T>::prepare_queries(const Inputs& in, i64 head, const QuerySpan& at,
                              const UnitScratch& scratch) const {
   const i64 begin = at.span->begin, rows = at.span->size(), place = at.place;
-  const Head<T> dy = head_of<T>(in.dy, head, value_dim_), y = head_of<T>(in.y, head, value_dim_);
+  const HeadRows<T> dy = head_of<T>(in.dy, head, value_dim_),
+                    y = head_of<T>(in.y, head, value_dim_);
   if constexpr (is_blocked) {
-    const Head<T> q = head_of<T>(in.q, head, dim_);
-    const auto block = [&](T* blocks, T* turned, const Head<T>& x, i64 dim, i64 wide) {
+    const HeadRows<T> q = head_of<T>(in.q, head, dim_);
+    const auto block = [&](T* blocks, T* turned, const HeadRows<T>& x, i64 dim, i64 wide) {
       gemm_.block(blocks + place * wide, panel_size(rows), {x.row(begin), x.pitch}, rows, dim);
       gemm_.block(turned + place * wide, panel_size(dim), {x.row(begin), x.pitch, true}, dim, rows);
     };
@@ -60,7 +61,7 @@ void Job<T>::block_backward(const Inputs& in, const KeyBlock& block, const Atten
   const i64 first = offset + area.first_query(key), last = offset + area.last_query(key + rows);
   if (first >= last) return;
 
-  const Head<T> k = head_of<T>(in.k, block.head / group_, dim_);
+  const HeadRows<T> k = head_of<T>(in.k, block.head / group_, dim_);
   if constexpr (is_blocked)
     gemm_.block(scratch.k_blocks, panel_size(rows), {k.row(begin), k.pitch}, rows, dim_);
   for (i64 column = first / gemm_block * gemm_block; column < last; column += query_columns) {
@@ -90,10 +91,10 @@ void Job<T>::block_backward(const Inputs& in, const KeyBlock& block, const Atten
 template <class T>
 void Job<T>::tile_scores(const Inputs& in, i64 head, const Tile& tile, const QuerySpan& at,
                          const UnitScratch& scratch) const {
-  const Head<T> k = head_of<T>(in.k, head / group_, dim_),
-                v = head_of<T>(in.v, head / group_, value_dim_);
+  const HeadRows<T> k = head_of<T>(in.k, head / group_, dim_),
+                    v = head_of<T>(in.v, head / group_, value_dim_);
   if constexpr (is_blocked) {
-    const auto run = [&](A* to, const Head<T>& keys, const T* turned, i64 dim, i64 wide) {
+    const auto run = [&](A* to, const HeadRows<T>& keys, const T* turned, i64 dim, i64 wide) {
       const Blocked all{turned + at.place * wide, panel_size(dim)};
       gemm_.run(to, query_columns, keys.row(tile.key), keys.pitch, all.from(0, tile.column),
                 {tile.rows, tile.columns, dim}, scratch.gemm);
@@ -101,7 +102,7 @@ void Job<T>::tile_scores(const Inputs& in, i64 head, const Tile& tile, const Que
     run(scratch.scores, k, scratch.q_turned, dim_, wide_);
     run(scratch.dp, v, scratch.dy_turned, value_dim_, value_wide_);
   } else {
-    const auto run = [&](A* to, const Head<T>& keys, const Head<T>& queries, i64 dim) {
+    const auto run = [&](A* to, const HeadRows<T>& keys, const HeadRows<T>& queries, i64 dim) {
       gemm_.run(to, query_columns, {keys.row(tile.key), keys.pitch},
                 {queries.row(at.span->begin + tile.column), queries.pitch, true},
                 {tile.rows, tile.columns, dim}, scratch.gemm);
@@ -133,8 +134,8 @@ void Job<T>::tile_gradients(const Inputs& in, i64 head, const Tile& tile, const 
               {tile.columns, dim_, in_blocks(tile.rows), true}, scratch.gemm);
   } else {
     const i64 row = at.span->begin + tile.column;
-    const Head<T> q = head_of<T>(in.q, head, dim_), dy = head_of<T>(in.dy, head, value_dim_);
-    const Head<T> k = head_of<T>(in.k, head / group_, dim_);
+    const HeadRows<T> q = head_of<T>(in.q, head, dim_), dy = head_of<T>(in.dy, head, value_dim_);
+    const HeadRows<T> k = head_of<T>(in.k, head / group_, dim_);
     gemm_.run(dk, key_pitch(), {scratch.dscores, query_columns}, {q.row(row), q.pitch}, of_keys,
               scratch.gemm);
     gemm_.run(dv, value_pitch(), {scratch.p, query_columns}, {dy.row(row), dy.pitch}, of_values,
@@ -178,7 +179,7 @@ void Job<T>::unit_backward(const Tensor& dq, const Inputs& in, const AttentionCo
     }
   }
   as_written(dq, [&]<class Out>(const AttentionRows<Out>& loops) {
-    const Head<Out> to = head_of<Out>(dq, head, dim_);
+    const HeadRows<Out> to = head_of<Out>(dq, head, dim_);
     for (const QuerySpan& at : queries)
       for (i64 r = 0; r < at.span->size(); ++r)
         loops.add(to.row(at.span->begin + r), scratch.dq + (at.place + r) * dim_, 1, 0, dim_);

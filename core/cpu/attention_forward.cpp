@@ -15,7 +15,8 @@ void Job<T>::pack_keys(const ForwardScratch& scratch, const AttentionSpan& span,
                        i64 from, const Tensor& k, const Tensor& v) const {
   if constexpr (is_blocked) {
     const i64 rows = std::min(packed_keys, span.size() - from), row = row_of(span, kv_head);
-    const Head<T> key = head_of<T>(k, kv_head, dim_), value = head_of<T>(v, kv_head, value_dim_);
+    const HeadRows<T> key = head_of<T>(k, kv_head, dim_),
+                      value = head_of<T>(v, kv_head, value_dim_);
     gemm_.block(scratch.keys + row * wide_ + from / gemm_block * panel_size(dim_), panel_size(dim_),
                 {key.row(span.begin + from), key.pitch, true}, dim_, rows);
     gemm_.block(scratch.values + row * value_wide_ + from * gemm_block, panel_size(span.size()),
@@ -46,8 +47,8 @@ void Job<T>::block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, 
                            const std::vector<std::size_t>& areas, const ForwardScratch& keys,
                            const BlockScratch& scratch) const {
   const i64 rows = end - begin, kv_head = head / group_;
-  const Head<T> query = head_of<T>(q, head, dim_);
-  const Head<T> key = head_of<T>(k, kv_head, dim_), value = head_of<T>(v, kv_head, value_dim_);
+  const HeadRows<T> query = head_of<T>(q, head, dim_);
+  const HeadRows<T> key = head_of<T>(k, kv_head, dim_), value = head_of<T>(v, kv_head, value_dim_);
   std::fill_n(scratch.y, rows * value_dim_, A(0));
   std::fill_n(scratch.top, rows, -std::numeric_limits<A>::infinity());
   std::fill_n(scratch.sum, rows, A(0));
@@ -84,7 +85,7 @@ void Job<T>::block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, 
     }
   }
   as_written(y, [&]<class Out>(const AttentionRows<Out>& loops) {
-    const Head<Out> to = head_of<Out>(y, head, value_dim_);
+    const HeadRows<Out> to = head_of<Out>(y, head, value_dim_);
     loops.divide(to.row(begin), to.pitch, scratch.y, scratch.sum, rows, value_dim_);
   });
   for (i64 r = 0; r < rows; ++r)

@@ -42,14 +42,14 @@ class Cutter {
 };
 
 template <class T>
-struct Head {
+struct HeadRows {
   T* data;  // of row 0
   i64 pitch;
   T* row(i64 r) const { return data + r * pitch; }
 };
 
 template <class T>
-Head<T> head_of(const Tensor& x, i64 head, i64 dim) {
+HeadRows<T> head_of(const Tensor& x, i64 head, i64 dim) {
   return {x.data<T>() + head * dim, x.pitch()};
 }
 

@@ -11,7 +11,7 @@ std::size_t PlainProducts<T>::scratch_bytes(const Packed& w, i64 rows) const {
   return gemm_.scratch_bytes(w.outputs, rows);
 }
 
-// First each worker's scratch, then panels: of the weights or of x.
+// Panels of the weights; for weight gradients each worker's scratch, then panels of x.
 template <class T>
 std::size_t PlainProducts<T>::workspace(i64 rows, const Packed& w) const {
   i64 forward = 0;
@@ -53,7 +53,7 @@ auto PlainProducts<T>::rights_of_weights(const Packed& w, std::span<const i64> c
                                          bool is_transposed, T* panels) const
     -> std::vector<Right> {
   std::vector<Right> rights;
-  each_group(counts, [&](i64 group, Range rows) {
+  each_group(counts, [&](i64 group, Interval rows) {
     for (const Tensor& part : w.parts) {
       Right right{{weights<T>(part, group, 0), w.inputs, is_transposed},
                   is_transposed ? w.inputs : outputs_of(part),
@@ -76,8 +76,8 @@ void PlainProducts<T>::product(const Tensor& y, const Tensor& x, const Packed& w
   workers_.each(std::ssize(tiles), [&](i64 i, int) {
     const Tile& tile = tiles[std::size_t(i)];
     const Right* right = &rights[std::size_t(tile.group) * w.parts.size()];
-    each_part(w.parts, {0, w.outputs}, [&](const Tensor&, Range outputs, i64 at) {
-      const Range columns = tile.columns(outputs.size());
+    each_part(w.parts, {0, w.outputs}, [&](const Tensor&, Interval outputs, i64 at) {
+      const Interval columns = tile.columns(outputs.size());
       gemm_.run_packed(element<T>(y, tile.rows.begin, at + columns.begin), y.pitch(),
                        {element<T>(x, tile.rows.begin), x.pitch()},
                        Panels<T>{right->panels, right->k}.from(columns.begin),
@@ -95,9 +95,9 @@ void PlainProducts<T>::input_gradient(const Tensor& dx, const Tensor& dy, const 
   const std::vector<Tile> tiles = tiles_of(counts, workers_.count());
   workers_.each(std::ssize(tiles), [&](i64 i, int) {
     const Tile& tile = tiles[std::size_t(i)];
-    const Range columns = tile.columns(w.inputs);
+    const Interval columns = tile.columns(w.inputs);
     const Right* right = &rights[std::size_t(tile.group) * w.parts.size()];
-    each_part(w.parts, {0, w.outputs}, [&](const Tensor&, Range outputs, i64 at) {
+    each_part(w.parts, {0, w.outputs}, [&](const Tensor&, Interval outputs, i64 at) {
       gemm_.run_packed(element<T>(dx, tile.rows.begin, columns.begin), dx.pitch(),
                        {element<T>(dy, tile.rows.begin, at), dy.pitch()},
                        Panels<T>{right->panels, right->k}.from(columns.begin),
@@ -114,7 +114,7 @@ void PlainProducts<T>::weight_gradient(std::span<const GradientTarget> dws, cons
   const std::size_t scratch = scratch_bytes(w, x.rows());
   auto* panels = reinterpret_cast<T*>(work + std::size_t(workers_.count()) * scratch);
   std::vector<Right> rights;
-  each_group(counts, [&](i64, Range rows) {
+  each_group(counts, [&](i64, Interval rows) {
     rights.push_back({{element<T>(x, rows.begin), x.pitch()}, rows.size(), w.inputs, panels});
     panels += gemm_.packed_size(rows.size(), w.inputs);
   });
@@ -124,7 +124,7 @@ void PlainProducts<T>::weight_gradient(std::span<const GradientTarget> dws, cons
     for (const auto& [group, rows, outputs, inputs] : parts[std::size_t(i)])
       each_part(dws, outputs,
                 [&, g = group, rows = rows, inputs = inputs](const GradientTarget& dw,
-                                                             Range of_part, i64 at) {
+                                                             Interval of_part, i64 at) {
                   const Right& right = rights[std::size_t(g)];
                   gemm_.run_packed(weights<T>(dw.tensor, g, of_part.begin, inputs.begin), w.inputs,
                                    {element<T>(dy, rows.begin, at), dy.pitch(), true},

@@ -2,7 +2,7 @@
 
 namespace pf {
 
-Range share_of(std::int64_t size, std::int64_t i, std::int64_t count) {
+Interval share_of(std::int64_t size, std::int64_t i, std::int64_t count) {
   const std::int64_t blocks = (size + share_unit - 1) / share_unit;
   return {std::min(size, blocks * i / count * share_unit),
           std::min(size, blocks * (i + 1) / count * share_unit)};
@@ -17,7 +17,7 @@ std::vector<Tile> tiles_of(std::span<const std::int64_t> counts, int workers) {
   const std::int64_t rows_a_tile = std::clamp((wanted + unit / 2) / unit * unit, unit, most);
   const std::int64_t across = whole >= 2 * share_unit * workers ? 1 : workers;
   std::vector<Tile> tiles;
-  each_group(counts, [&](std::int64_t group, Range of_group) {
+  each_group(counts, [&](std::int64_t group, Interval of_group) {
     for (std::int64_t row = of_group.begin; row < of_group.end; row += rows_a_tile)
       for (std::int64_t i = 0; i < across; ++i)
         tiles.push_back({group, {row, std::min(row + rows_a_tile, of_group.end)}, i, across});
@@ -37,7 +37,7 @@ std::vector<std::vector<Piece>> pieces_of(const Packed& w, std::span<const std::
   std::vector<std::vector<Piece>> parts;
   if (groups == 1 && blocks < workers) {
     for (int i = 0; i < workers; ++i)
-      if (const Range inputs = share_of(w.inputs, i, workers); inputs.size() > 0)
+      if (const Interval inputs = share_of(w.inputs, i, workers); inputs.size() > 0)
         parts.push_back({{0, {0, counts[0]}, {0, w.outputs}, inputs}});
     return parts;
   }
@@ -45,14 +45,14 @@ std::vector<std::vector<Piece>> pieces_of(const Packed& w, std::span<const std::
                                                     parts_a_worker * workers)));
   std::int64_t whole = 0, begin = 0;
   for (const std::int64_t count : counts) whole += (count + least) * blocks;
-  each_group(counts, [&](std::int64_t group, Range rows) {
+  each_group(counts, [&](std::int64_t group, Interval rows) {
     const std::int64_t length = rows.size() + least;
     const auto output_at = [&](std::int64_t place) {
       const std::int64_t block = (place - begin + length - 1) / length;
       return std::min(w.outputs, std::clamp<std::int64_t>(block, 0, blocks) * share_unit);
     };
     for (std::size_t i = 0; i < parts.size(); ++i) {
-      const Range outputs{
+      const Interval outputs{
           output_at(std::max(begin, whole * std::int64_t(i) / std::ssize(parts))),
           output_at(std::max(begin, whole * std::int64_t(i + 1) / std::ssize(parts)))};
       if (outputs.size() > 0) parts[i].push_back({group, rows, outputs, {0, w.inputs}});

@@ -11,28 +11,28 @@
 
 namespace pf {
 
-struct Range {
+struct Interval {
   std::int64_t begin = 0, end = 0;
   std::int64_t size() const { return end - begin; }
 };
 
-inline Range common(Range a, Range b) {
+inline Interval common(Interval a, Interval b) {
   return {std::max(a.begin, b.begin), std::min(a.end, b.end)};
 }
 
 constexpr std::int64_t share_unit = 32;
 
 // Share i of `count` of [0, size): whole blocks of 32 but at the end; may be empty.
-Range share_of(std::int64_t size, std::int64_t i, std::int64_t count);
+Interval share_of(std::int64_t size, std::int64_t i, std::int64_t count);
 
 // What a worker makes at a time of y = x w': some rows of a group, and all columns but where rows
 // are few; then a share of the columns.
 struct Tile {
   std::int64_t group = 0;
-  Range rows;
+  Interval rows;
   std::int64_t share = 0, shares = 1;
 
-  Range columns(std::int64_t all) const { return share_of(all, share, shares); }
+  Interval columns(std::int64_t all) const { return share_of(all, share, shares); }
 };
 
 // Of groups in a line: small enough that workers end together, large enough that what they read of
@@ -42,7 +42,7 @@ std::vector<Tile> tiles_of(std::span<const std::int64_t> counts, int workers);
 // A part of a weight gradient: outputs x inputs of a group, from its rows.
 struct Piece {
   std::int64_t group = 0;
-  Range rows, outputs, inputs;
+  Interval rows, outputs, inputs;
 };
 
 // What workers take at a time of a weight gradient: pieces that cost as much as others'.
@@ -54,7 +54,7 @@ template <class F>
 void each_group(std::span<const std::int64_t> counts, F f) {
   std::int64_t begin = 0;
   for (std::size_t group = 0; group < counts.size(); begin += counts[group++])
-    f(std::int64_t(group), Range{begin, begin + counts[group]});
+    f(std::int64_t(group), Interval{begin, begin + counts[group]});
 }
 
 inline std::int64_t outputs_of(const Tensor& part) {
@@ -67,12 +67,12 @@ inline std::int64_t outputs_of(const GradientTarget& part) {
 // f(part, columns of the part, the first one's place among the stacked) for what parts have of
 // `columns`. Weights and their gradients are [.., outputs of the part, inputs].
 template <class Parts, class F>
-void each_part(const Parts& parts, Range columns, F f) {
+void each_part(const Parts& parts, Interval columns, F f) {
   std::int64_t begin = 0;
   for (const auto& part : parts) {
     const std::int64_t outputs = outputs_of(part);
-    const Range mine = common(columns, {begin, begin + outputs});
-    if (mine.size() > 0) f(part, Range{mine.begin - begin, mine.end - begin}, mine.begin);
+    const Interval mine = common(columns, {begin, begin + outputs});
+    if (mine.size() > 0) f(part, Interval{mine.begin - begin, mine.end - begin}, mine.begin);
     begin += outputs;
   }
 }

@@ -45,7 +45,7 @@ struct Products::State {
     return gemm_bytes(w) + chunk_bytes(w) + std::size_t(chunk_outputs * chunk_rows) * sizeof(Bf16);
   }
 
-  void pack_outputs_of(Packed& w, std::int64_t group, Range outputs, const Bf16* plain) const {
+  void pack_outputs_of(Packed& w, std::int64_t group, Interval outputs, const Bf16* plain) const {
     const std::int64_t first = group * blocked_size(w.inputs, w.outputs);
     auto* forward = reinterpret_cast<Bf16*>(w.forward.data<std::uint8_t>()) + first;
     auto* backward = reinterpret_cast<Bf16*>(w.backward.data<std::uint8_t>()) + first;
@@ -66,7 +66,7 @@ struct Products::State {
     const std::vector<Tile> tiles = tiles_of(counts, workers.count());
     workers.each(std::ssize(tiles), [&](std::int64_t i, int worker) {
       const Tile& tile = tiles[std::size_t(i)];
-      const Range columns = tile.columns(outputs);
+      const Interval columns = tile.columns(outputs);
       const Blocked all{b + tile.group * blocked_size(inputs, outputs), panel_size(inputs)};
       gemm.run(element<T>(y, tile.rows.begin, columns.begin), y.pitch(),
                element<Bf16>(x, tile.rows.begin), x.pitch(), all.from(0, columns.begin),
@@ -85,9 +85,9 @@ struct Products::State {
       gemm.block(b, panel_size(k), {element<Bf16>(x, row, inputs.begin), x.pitch()}, k,
                  inputs.size());
       for (std::int64_t first = outputs.begin; first < outputs.end; first += chunk_outputs) {
-        const Range some{first, std::min(outputs.end, first + chunk_outputs)};
+        const Interval some{first, std::min(outputs.end, first + chunk_outputs)};
         gemm.transpose(a, chunk_rows, element<Bf16>(dy, row, first), dy.pitch(), k, some.size());
-        each_part(dws, some, [&](const GradientTarget& dw, Range of_part, std::int64_t at) {
+        each_part(dws, some, [&](const GradientTarget& dw, Interval of_part, std::int64_t at) {
           gemm.run(weights<float>(dw.tensor, piece.group, of_part.begin, piece.inputs.begin),
                    w.inputs, a + (at - first) * chunk_rows, chunk_rows, {b, panel_size(k)},
                    {of_part.size(), piece.inputs.size(), in_blocks(k),
@@ -102,7 +102,7 @@ struct Products::State {
   void gradient(std::span<const GradientTarget> dws, const Tensor& dy, const Tensor& x,
                 const Packed& w, const Piece& piece, std::byte* work) const {
     if (piece.rows.size() > 0) return blocked_gradient(dws, dy, x, w, piece, work);
-    each_part(dws, piece.outputs, [&](const GradientTarget& dw, Range of_part, std::int64_t) {
+    each_part(dws, piece.outputs, [&](const GradientTarget& dw, Interval of_part, std::int64_t) {
       for (std::int64_t r = of_part.begin; r < of_part.end && !dw.adds; ++r)
         std::fill_n(weights<float>(dw.tensor, piece.group, r, piece.inputs.begin),
                     piece.inputs.size(), 0.0f);
@@ -133,8 +133,8 @@ void Products::pack(Packed& w, const Tensor& work) {
             reinterpret_cast<Bf16*>(bytes_of(work) + std::size_t(worker) * state_->pack_bytes(w));
         for (std::int64_t i = begin; i < end; ++i) {
           const std::int64_t group = i / pieces, first = i % pieces * pack_outputs;
-          const Range outputs{first, std::min(w.outputs, first + pack_outputs)};
-          each_part(w.parts, outputs, [&](const Tensor& part, Range of_part, std::int64_t at) {
+          const Interval outputs{first, std::min(w.outputs, first + pack_outputs)};
+          each_part(w.parts, outputs, [&](const Tensor& part, Interval of_part, std::int64_t at) {
             const float* from = weights<float>(part, group, of_part.begin);
             Bf16* to = plain + (at - first) * w.inputs;
             for (std::int64_t j = 0; j < of_part.size() * w.inputs; ++j) to[j] = Bf16(from[j]);
