@@ -347,6 +347,15 @@ TEST(Bf16Gemm, EveryLevelOfBf16MultipliesAlike) {
       Values twice = wanted;
       for (double& value : twice) value *= 2;
       expect_sums(c, twice, 2 * k);
+
+      const Tensor half = Tensor::zeros({m, n}, DType::bf16, device);
+      gemm.run(half.data<Bf16>(), n, a.data<Bf16>(), k, {blocks.data(), panel_size(k)}, {m, n, k},
+               aligned);
+      gemm.run(c.data<float>(), n, a.data<Bf16>(), k, {blocks.data(), panel_size(k)}, {m, n, k},
+               aligned);
+      for (std::int64_t i = 0; i < m * n; ++i)
+        ASSERT_EQ(float(half.data<Bf16>()[i]), float(Bf16(c.data<float>()[i])))
+            << "element " << i << " of level " << int(gemm.level());
     }
   }
 }
