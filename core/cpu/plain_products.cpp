@@ -27,7 +27,7 @@ template <class T>
 void PlainProducts<T>::pack(const std::vector<Right>& all) const {
   // Where B is transposed, some of its columns are what lies together.
   constexpr i64 most_rows = 256, most_columns = 64;
-  static_assert(most_columns % share_unit == 0);
+  static_assert(most_columns % gemm_block == 0);
   struct Task {
     const Right* right;
     i64 at;
@@ -40,71 +40,56 @@ void PlainProducts<T>::pack(const std::vector<Right>& all) const {
   }
   workers_.each(std::ssize(tasks), [&](i64 i, int) {
     const auto& [right, at] = tasks[std::size_t(i)];
-    const auto& [b, k, n, panels] = *right;
+    const Matrix<T>& b = right->b;
+    const i64 k = right->k, n = right->n;
     if (b.transposed)
-      gemm_.pack(panels + at * k, k, 0, b.from(0, at), k, std::min(most_columns, n - at));
+      gemm_.pack(right->panels + at * k, k, 0, b.from(0, at), k, std::min(most_columns, n - at));
     else
-      gemm_.pack(panels, k, at, b.from(at, 0), std::min(most_rows, k - at), n);
+      gemm_.pack(right->panels, k, at, b.from(at, 0), std::min(most_rows, k - at), n);
   });
 }
 
 template <class T>
-auto PlainProducts<T>::rights_of_weights(const Packed& w, std::span<const i64> counts,
-                                         bool is_transposed, T* panels) const
-    -> std::vector<Right> {
-  std::vector<Right> rights;
+void PlainProducts<T>::multiply(const Tensor& y, const Tensor& x, const Packed& w,
+                                std::span<const i64> counts, bool is_forward,
+                                std::byte* work) const {
+  std::vector<Right> rights;  // of each part of each group
+  auto* panels = reinterpret_cast<T*>(work);
   each_group(counts, [&](i64 group, Interval rows) {
-    for (const Tensor& part : w.parts) {
-      Right right{{weights<T>(part, group, 0), w.inputs, is_transposed},
-                  is_transposed ? w.inputs : outputs_of(part),
-                  is_transposed ? outputs_of(part) : w.inputs,
-                  panels};
+    each_part(w.parts, {0, w.outputs}, [&](const Tensor& part, Interval outputs, i64 at) {
+      const Matrix<T> b{weights<T>(part, group, 0), w.inputs, is_forward};
+      Right right = is_forward ? Right{b, w.inputs, outputs.size(), panels, 0, at, false}
+                               : Right{b, outputs.size(), w.inputs, panels, at, 0, at > 0};
       if (rows.size() == 0) right.k = right.n = 0;
       panels += gemm_.packed_size(right.k, right.n);
       rights.push_back(right);
+    });
+  });
+  pack(rights);
+  const std::vector<Tile> tiles = tiles_of(counts, workers_.count());
+  const std::size_t parts = rights.size() / std::size_t(w.groups);
+  workers_.each(std::ssize(tiles), [&](i64 i, int) {
+    const Tile& tile = tiles[std::size_t(i)];
+    for (const Right& right : std::span(rights).subspan(std::size_t(tile.group) * parts, parts)) {
+      const Interval columns = tile.columns(right.n);
+      gemm_.run_packed(element<T>(y, tile.rows.begin, right.to + columns.begin), y.pitch(),
+                       {element<T>(x, tile.rows.begin, right.from), x.pitch()},
+                       Panels<T>{right.panels, right.k}.from(columns.begin),
+                       {tile.rows.size(), columns.size(), right.k, right.adds}, nullptr);
     }
   });
-  return rights;
 }
 
 template <class T>
 void PlainProducts<T>::product(const Tensor& y, const Tensor& x, const Packed& w,
                                std::span<const i64> counts, std::byte* work) const {
-  const auto rights = rights_of_weights(w, counts, true, reinterpret_cast<T*>(work));
-  pack(rights);
-  const std::vector<Tile> tiles = tiles_of(counts, workers_.count());
-  workers_.each(std::ssize(tiles), [&](i64 i, int) {
-    const Tile& tile = tiles[std::size_t(i)];
-    const Right* right = &rights[std::size_t(tile.group) * w.parts.size()];
-    each_part(w.parts, {0, w.outputs}, [&](const Tensor&, Interval outputs, i64 at) {
-      const Interval columns = tile.columns(outputs.size());
-      gemm_.run_packed(element<T>(y, tile.rows.begin, at + columns.begin), y.pitch(),
-                       {element<T>(x, tile.rows.begin), x.pitch()},
-                       Panels<T>{right->panels, right->k}.from(columns.begin),
-                       {tile.rows.size(), columns.size(), w.inputs}, nullptr);
-      ++right;
-    });
-  });
+  multiply(y, x, w, counts, true, work);
 }
 
 template <class T>
 void PlainProducts<T>::input_gradient(const Tensor& dx, const Tensor& dy, const Packed& w,
                                       std::span<const i64> counts, std::byte* work) const {
-  const auto rights = rights_of_weights(w, counts, false, reinterpret_cast<T*>(work));
-  pack(rights);
-  const std::vector<Tile> tiles = tiles_of(counts, workers_.count());
-  workers_.each(std::ssize(tiles), [&](i64 i, int) {
-    const Tile& tile = tiles[std::size_t(i)];
-    const Interval columns = tile.columns(w.inputs);
-    const Right* right = &rights[std::size_t(tile.group) * w.parts.size()];
-    each_part(w.parts, {0, w.outputs}, [&](const Tensor&, Interval outputs, i64 at) {
-      gemm_.run_packed(element<T>(dx, tile.rows.begin, columns.begin), dx.pitch(),
-                       {element<T>(dy, tile.rows.begin, at), dy.pitch()},
-                       Panels<T>{right->panels, right->k}.from(columns.begin),
-                       {tile.rows.size(), columns.size(), outputs.size(), at > 0}, nullptr);
-      ++right;
-    });
-  });
+  multiply(dx, dy, w, counts, false, work);
 }
 
 template <class T>

@@ -31,16 +31,20 @@ class PlainProducts {
  private:
   using i64 = std::int64_t;
 
-  // A right operand [k, n] and where its panels go.
+  // A right operand [k, n] and where its panels go. Of weights, also what it is multiplied with,
+  // columns of the left operand from `from` on, and where that is written or added.
   struct Right {
     Matrix<T> b;
     i64 k, n;
     T* panels;
+    i64 from = 0, to = 0;
+    bool adds = false;
   };
   void pack(const std::vector<Right>& all) const;
-  // Of each part of each group, in this order.
-  std::vector<Right> rights_of_weights(const Packed& w, std::span<const i64> counts,
-                                       bool is_transposed, T* panels) const;
+  // y = x B for each group, with the weights' parts side by side (`is_forward`) or one below the
+  // other.
+  void multiply(const Tensor& y, const Tensor& x, const Packed& w, std::span<const i64> counts,
+                bool is_forward, std::byte* work) const;
   std::size_t scratch_bytes(const Packed& w, i64 rows) const;
 
   Workers& workers_;

@@ -3,9 +3,9 @@
 namespace pf {
 
 Interval share_of(std::int64_t size, std::int64_t i, std::int64_t count) {
-  const std::int64_t blocks = (size + share_unit - 1) / share_unit;
-  return {std::min(size, blocks * i / count * share_unit),
-          std::min(size, blocks * (i + 1) / count * share_unit)};
+  const std::int64_t blocks = in_blocks(size) / gemm_block;
+  return {std::min(size, blocks * i / count * gemm_block),
+          std::min(size, blocks * (i + 1) / count * gemm_block)};
 }
 
 std::vector<Tile> tiles_of(std::span<const std::int64_t> counts, int workers) {
@@ -15,7 +15,7 @@ std::vector<Tile> tiles_of(std::span<const std::int64_t> counts, int workers) {
   for (const std::int64_t count : counts) whole += count;
   const std::int64_t wanted = whole / (tiles_a_worker * workers);
   const std::int64_t rows_a_tile = std::clamp((wanted + unit / 2) / unit * unit, unit, most);
-  const std::int64_t across = whole >= 2 * share_unit * workers ? 1 : workers;
+  const std::int64_t across = whole >= 2 * gemm_block * workers ? 1 : workers;
   std::vector<Tile> tiles;
   each_group(counts, [&](std::int64_t group, Interval of_group) {
     for (std::int64_t row = of_group.begin; row < of_group.end; row += rows_a_tile)
@@ -30,10 +30,9 @@ std::vector<Tile> tiles_of(std::span<const std::int64_t> counts, int workers) {
 std::vector<std::vector<Piece>> pieces_of(const Packed& w, std::span<const std::int64_t> counts,
                                           int workers) {
   constexpr std::int64_t least = 8;  // rows that writing zeros is worth
-  // x is packed for each piece, which takes the less time the slower the products are.
+  // In bf16 each piece packs its x again.
   const std::int64_t blocks_a_part = 4, parts_a_worker = w.type == DType::bf16 ? 1 : 6;
-  const std::int64_t blocks = (w.outputs + share_unit - 1) / share_unit,
-                     groups = std::ssize(counts);
+  const std::int64_t blocks = in_blocks(w.outputs) / gemm_block, groups = std::ssize(counts);
   std::vector<std::vector<Piece>> parts;
   if (groups == 1 && blocks < workers) {
     for (int i = 0; i < workers; ++i)
@@ -49,7 +48,7 @@ std::vector<std::vector<Piece>> pieces_of(const Packed& w, std::span<const std::
     const std::int64_t length = rows.size() + least;
     const auto output_at = [&](std::int64_t place) {
       const std::int64_t block = (place - begin + length - 1) / length;
-      return std::min(w.outputs, std::clamp<std::int64_t>(block, 0, blocks) * share_unit);
+      return std::min(w.outputs, std::clamp<std::int64_t>(block, 0, blocks) * gemm_block);
     };
     for (std::size_t i = 0; i < parts.size(); ++i) {
       const Interval outputs{

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/backend.h"
+#include "core/cpu/bf16_gemm.h"
 #include "core/tensor.h"
 
 namespace pf {
@@ -20,9 +21,7 @@ inline Interval common(Interval a, Interval b) {
   return {std::max(a.begin, b.begin), std::min(a.end, b.end)};
 }
 
-constexpr std::int64_t share_unit = 32;
-
-// Share i of `count` of [0, size): whole blocks of 32 but at the end; may be empty.
+// Share i of `count` of [0, size): whole blocks but at the end; may be empty.
 Interval share_of(std::int64_t size, std::int64_t i, std::int64_t count);
 
 // What a worker makes at a time of y = x w': some rows of a group, and all columns but where rows

@@ -31,7 +31,7 @@ TEST(ProductTiles, HoldEachElementOnce) {
         group_of.insert(group_of.end(), std::size_t(counts[group]), std::int64_t(group));
       for (const Tile& tile : tiles_of(counts, workers)) {
         const Interval mine = tile.columns(columns);
-        EXPECT_EQ(mine.begin % share_unit, 0);
+        EXPECT_EQ(mine.begin % gemm_block, 0);
         for (std::int64_t r = tile.rows.begin; r < tile.rows.end; ++r) {
           EXPECT_EQ(group_of[std::size_t(r)], tile.group);
           for (std::int64_t c = mine.begin; c < mine.end; ++c) ++seen[std::size_t(r * columns + c)];
@@ -59,7 +59,7 @@ TEST(ProductTiles, PiecesHoldEachWeightOnce) {
         std::vector<int> seen(std::size_t(w.groups * of_group), 0);
         for (const auto& part : pieces_of(w, counts, workers))
           for (const Piece& piece : part) {
-            EXPECT_EQ(piece.inputs.begin % share_unit, 0);
+            EXPECT_EQ(piece.inputs.begin % gemm_block, 0);
             const auto before = counts.begin() + piece.group;
             EXPECT_EQ(piece.rows.begin, sum({counts.begin(), before}));
             EXPECT_EQ(piece.rows.size(), *before);
