@@ -7,6 +7,7 @@
 #include "launch/prove_optimizers.h"
 #include "launch/prove_precision.h"
 #include "launch/prove_search.h"
+#include "launch/signals.h"
 #include "launch/terminal.h"
 
 namespace pf {
@@ -29,6 +30,7 @@ int ProveCommand::run(int& failure) const {
   require(precision.empty(), "--precision ", precision, ": random cases are proven in f64");
   require(!given.file.empty() || given.ranks.empty(), "--ranks ", given.ranks,
           ": random models have ranks of their own");
+  const SignalScope signals;  // cases may take seconds to list
   const Cases cases = given.file.empty()
                           ? cases_of_any_model(std::uint64_t(seed))
                           : cases_of_file(given.file, given.changes(), std::uint64_t(seed));

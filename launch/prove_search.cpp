@@ -106,7 +106,6 @@ Cases cases_of_any_model(std::uint64_t seed) {
 
 int search(const Search& wanted, const Cases& cases) {
   using Clock = std::chrono::steady_clock;
-  const SignalScope signals;
   const auto begin = Clock::now();
   std::int64_t done = 0, failed = 0;
   Difference worst;
@@ -130,8 +129,9 @@ int search(const Search& wanted, const Cases& cases) {
   const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   std::string text = fmt::format("{} {} of seed {} from {} in {}: ", done, cases.name, wanted.seed,
                                  wanted.first, duration_in_words(seconds));
-  text += failed == 0 ? fmt::format("all are one rank within {:.0e}", proof_bound)
-                      : fmt::format("{} DIFFER from one rank", failed);
+  text += failed > 0 ? fmt::format("{} DIFFER from one rank", failed)
+          : done > 0 ? fmt::format("all are one rank within {:.0e}", proof_bound)
+                     : "nothing was proven";
   if (!worst.where.empty())
     text += fmt::format(", the worst {}{:.1e} ({})", failed == 0 ? "" : "of the others ",
                         worst.distance, worst.where);

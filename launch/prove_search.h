@@ -28,7 +28,7 @@ struct Search {
 
 // Prints each case that fails, writes its smallest form to folder/seedS-caseN.yaml with the command
 // that repeats it, and ends with a verdict. Returns the exit code: 0 all hold, 1 one does not, 128
-// + the signal that ended a search with a count early.
+// + the signal that ended a search with a count early, while a SignalScope of the caller lives.
 int search(const Search& wanted, const Cases& cases);
 
 }  // namespace pf

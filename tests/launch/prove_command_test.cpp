@@ -97,14 +97,11 @@ TEST_F(ProveCommandLine, RandomCasesOfAFileEndWithTheirLayouts) {
 
 TEST_F(ProveCommandLine, ForeverEndsWithASignalAndAVerdict) {
   const Outcome outcome = in_shell(
-      here,
-      "timeout --foreground --preserve-status -s INT 4 $p prove --forever --seed 3 --output found");
+      here, "timeout --preserve-status -s INT 4 $p prove --forever --seed 3 --output found");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_TRUE(contains(outcome.out, "random cases of seed 3 from 0 in ")) << outcome.out;
-  EXPECT_EQ(
-      in_shell(here, "timeout --foreground --preserve-status -s INT 4 $p prove --random 100000")
-          .code,
-      130);
+  EXPECT_EQ(in_shell(here, "timeout --preserve-status -s INT 4 $p prove --random 100000").code,
+            130);
 }
 
 }  // namespace
