@@ -35,8 +35,8 @@ class PlainProducts {
   // columns of the left operand from `from` on, and where that is written or added.
   struct Right {
     Matrix<T> b;
-    i64 k, n;
-    T* panels;
+    i64 k = 0, n = 0;
+    T* panels = nullptr;
     i64 from = 0, to = 0;
     bool adds = false;
   };
