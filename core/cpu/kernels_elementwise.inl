@@ -36,11 +36,13 @@ template <class T>
 double reduce(const Tensor& y, std::span<const Tensor> xs, std::int64_t begin, std::int64_t end) {
   Vector<double> squares{};
   each_sum<T>(y, xs, begin, end, [&](const T* of, std::int64_t count) {
+    Vector<double> of_block{};  // in a register
     sweep<double>(
         0, count, [&](std::int64_t c, std::int64_t n) __attribute__((always_inline)) {
           const Vector<double> value = load<double>(of + c, n);
-          squares += value * value;
+          of_block += value * value;
         });
+    squares += of_block;
   });
   return sum(squares);
 }
