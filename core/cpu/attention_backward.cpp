@@ -33,15 +33,13 @@ void Job<T>::prepare_queries(const Inputs& in, i64 head, const QuerySpan& at,
   const i64 begin = at.span->begin, rows = at.span->size(), place = at.place;
   const HeadRows<T> dy = head_of<T>(in.dy, head, value_dim_),
                     y = head_of<T>(in.y, head, value_dim_);
-  if constexpr (is_blocked) {
-    const HeadRows<T> q = head_of<T>(in.q, head, dim_);
-    const auto block = [&](T* blocks, T* turned, const HeadRows<T>& x, i64 dim, i64 wide) {
-      gemm_.block(blocks + place * wide, panel_size(rows), {x.row(begin), x.pitch}, rows, dim);
-      gemm_.block(turned + place * wide, panel_size(dim), {x.row(begin), x.pitch, true}, dim, rows);
-    };
-    block(scratch.q_blocks, scratch.q_turned, q, dim_, wide_);
-    block(scratch.dy_blocks, scratch.dy_turned, dy, value_dim_, value_wide_);
-  }
+  const HeadRows<T> q = head_of<T>(in.q, head, dim_);
+  const auto pack = [&](T* plain, T* turned, const HeadRows<T>& x, i64 dim, i64 wide) {
+    gemm_.pack(gemm_.panels(plain + place * wide, rows), {x.row(begin), x.pitch}, rows, dim);
+    gemm_.pack(gemm_.panels(turned + place * wide, dim), {x.row(begin), x.pitch, true}, dim, rows);
+  };
+  pack(scratch.q, scratch.q_turned, q, dim_, wide_);
+  pack(scratch.dy, scratch.dy_turned, dy, value_dim_, value_wide_);
   const A* from = in.lse.data<A>() + begin * in.lse.pitch() + head;
   for (i64 r = 0; r < rows; ++r) scratch.lse[place + r] = from[r * in.lse.pitch()];
   rows_.dots(scratch.delta + place, dy.row(begin), dy.pitch, y.row(begin), y.pitch, rows,
@@ -62,28 +60,19 @@ void Job<T>::block_backward(const Inputs& in, const KeyBlock& block, const Atten
   if (first >= last) return;
 
   const HeadRows<T> k = head_of<T>(in.k, block.head / group_, dim_);
-  if constexpr (is_blocked)
-    gemm_.block(scratch.k_blocks, panel_size(rows), {k.row(begin), k.pitch}, rows, dim_);
+  gemm_.pack(gemm_.panels(scratch.k, rows), {k.row(begin), k.pitch}, rows, dim_);
   for (i64 column = first / gemm_block * gemm_block; column < last; column += query_columns) {
     const i64 columns = std::min(query_columns, rounded<T>(last - column));
     const i64 left = offset - column, diagonal = left + key;
-    const Tile tile{begin, rows, column, columns};
+    const Band band{left, left + area.q_end - area.q_begin, diagonal - area.highest,
+                    diagonal - area.lowest + 1};
+    const Tile tile{begin, rows, column, columns, band};
     tile_scores(in, block.head, tile, at, scratch);
-    rows_.undo({scratch.scores,
-                scratch.dp,
-                scratch.p,
-                scratch.dscores,
-                query_columns,
-                rows,
-                columns,
-                {left, left + area.q_end - area.q_begin, diagonal - area.highest,
-                 diagonal - area.lowest + 1},
-                A(shape_.scale),
-                scratch.lse + at.place + column,
+    rows_.undo({scratch.scores, scratch.dp, scratch.p, scratch.dscores, query_columns, rows,
+                columns, band, A(shape_.scale), scratch.lse + at.place + column,
                 scratch.delta + at.place + column});
     const i64 row = begin - block.begin;
-    tile_gradients(in, block.head, tile, at, block.dk + row * key_pitch(),
-                   block.dv + row * value_pitch(), scratch);
+    tile_gradients(tile, at, block.dk + row * key_pitch(), block.dv + row * value_pitch(), scratch);
   }
 }
 
@@ -93,56 +82,50 @@ void Job<T>::tile_scores(const Inputs& in, i64 head, const Tile& tile, const Que
                          const UnitScratch& scratch) const {
   const HeadRows<T> k = head_of<T>(in.k, head / group_, dim_),
                     v = head_of<T>(in.v, head / group_, value_dim_);
-  if constexpr (is_blocked) {
-    const auto run = [&](A* to, const HeadRows<T>& keys, const T* turned, i64 dim, i64 wide) {
-      const Blocked all{turned + at.place * wide, panel_size(dim)};
-      gemm_.run(to, query_columns, keys.row(tile.key), keys.pitch, all.from(0, tile.column),
-                {tile.rows, tile.columns, dim}, scratch.gemm);
-    };
-    run(scratch.scores, k, scratch.q_turned, dim_, wide_);
-    run(scratch.dp, v, scratch.dy_turned, value_dim_, value_wide_);
-  } else {
-    const auto run = [&](A* to, const HeadRows<T>& keys, const HeadRows<T>& queries, i64 dim) {
-      gemm_.run(to, query_columns, {keys.row(tile.key), keys.pitch},
-                {queries.row(at.span->begin + tile.column), queries.pitch, true},
-                {tile.rows, tile.columns, dim}, scratch.gemm);
-    };
-    run(scratch.scores, k, head_of<T>(in.q, head, dim_), dim_);
-    run(scratch.dp, v, head_of<T>(in.dy, head, value_dim_), value_dim_);
-  }
+  const auto run = [&](A* to, const HeadRows<T>& keys, T* turned, i64 dim, i64 wide) {
+    const Panels<T> queries = gemm_.panels(turned + at.place * wide, dim).from(0, tile.column);
+    each_columns(
+        tile.band, tile.rows, tile.columns, queries.width, [&](Interval of_keys, Interval some) {
+          gemm_.run(to + of_keys.begin * query_columns + some.begin, query_columns,
+                    {keys.row(tile.key + of_keys.begin), keys.pitch}, queries.from(0, some.begin),
+                    {of_keys.size(), some.size(), dim}, scratch.gemm);
+        });
+  };
+  run(scratch.scores, k, scratch.q_turned, dim_, wide_);
+  run(scratch.dp, v, scratch.dy_turned, value_dim_, value_wide_);
 }
 
 // dk += dscores q, dv += p dy, and dq += dscores' k.
 template <class T>
-void Job<T>::tile_gradients(const Inputs& in, i64 head, const Tile& tile, const QuerySpan& at,
-                            A* dk, A* dv, const UnitScratch& scratch) const {
-  const GemmShape of_keys{tile.rows, dim_, tile.columns, true};
-  const GemmShape of_values{tile.rows, value_dim_, tile.columns, true};
-  A* dq = scratch.dq + (at.place + tile.column) * dim_;
+void Job<T>::tile_gradients(const Tile& tile, const QuerySpan& at, A* dk, A* dv,
+                            const UnitScratch& scratch) const {
+  const auto run = [&](A* to, i64 pitch, const T* scores, T* plain, i64 dim, i64 wide) {
+    const Panels<T> queries =
+        gemm_.panels(plain + at.place * wide, at.span->size()).from(tile.column, 0);
+    each_rows(tile.band, tile.rows, tile.columns, row_step<T>, [&](Interval some, Interval seen) {
+      const Interval of_queries = whole_units<T>(seen);
+      gemm_.run(to + some.begin * pitch, pitch,
+                {scores + some.begin * query_columns + of_queries.begin, query_columns},
+                queries.from(of_queries.begin, 0), {some.size(), dim, of_queries.size(), true},
+                scratch.gemm);
+    });
+  };
+  run(dk, key_pitch(), scratch.dscores, scratch.q, dim_, wide_);
+  run(dv, value_pitch(), scratch.p, scratch.dy, value_dim_, value_wide_);
+
+  Matrix<T> turned{scratch.dscores, query_columns, true};
   if constexpr (is_blocked) {
-    const auto run = [&](A* to, i64 pitch, const T* scores, const T* blocks, i64 wide,
-                         const GemmShape& shape) {
-      const Blocked all{blocks + at.place * wide, panel_size(at.span->size())};
-      gemm_.run(to, pitch, scores, query_columns, all.from(tile.column, 0), shape, scratch.gemm);
-    };
-    run(dk, key_pitch(), scratch.dscores, scratch.q_blocks, wide_, of_keys);
-    run(dv, value_pitch(), scratch.p, scratch.dy_blocks, value_wide_, of_values);
     gemm_.transpose(scratch.dscores_turned, key_rows, scratch.dscores, query_columns, tile.rows,
                     tile.columns);
-    gemm_.run(dq, dim_, scratch.dscores_turned, key_rows,
-              Blocked{scratch.k_blocks, panel_size(tile.rows)},
-              {tile.columns, dim_, in_blocks(tile.rows), true}, scratch.gemm);
-  } else {
-    const i64 row = at.span->begin + tile.column;
-    const HeadRows<T> q = head_of<T>(in.q, head, dim_), dy = head_of<T>(in.dy, head, value_dim_);
-    const HeadRows<T> k = head_of<T>(in.k, head / group_, dim_);
-    gemm_.run(dk, key_pitch(), {scratch.dscores, query_columns}, {q.row(row), q.pitch}, of_keys,
-              scratch.gemm);
-    gemm_.run(dv, value_pitch(), {scratch.p, query_columns}, {dy.row(row), dy.pitch}, of_values,
-              scratch.gemm);
-    gemm_.run(dq, dim_, {scratch.dscores, query_columns, true}, {k.row(tile.key), k.pitch},
-              {tile.columns, dim_, tile.rows, true}, scratch.gemm);
+    turned = {scratch.dscores_turned, key_rows};
   }
+  A* dq = scratch.dq + (at.place + tile.column) * dim_;
+  const Panels<T> keys = gemm_.panels(scratch.k, tile.rows);
+  each_columns(tile.band, tile.rows, tile.columns, row_step<T>, [&](Interval seen, Interval some) {
+    const Interval of_keys = whole_units<T>(seen);
+    gemm_.run(dq + some.begin * dim_, dim_, turned.from(some.begin, of_keys.begin),
+              keys.from(of_keys.begin, 0), {some.size(), dim_, of_keys.size(), true}, scratch.gemm);
+  });
 }
 
 template <class T>

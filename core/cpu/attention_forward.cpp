@@ -13,15 +13,12 @@ constexpr i64 packed_keys = 256;  // that are packed at a time
 template <class T>
 void Job<T>::pack_keys(const ForwardScratch& scratch, const AttentionSpan& span, i64 kv_head,
                        i64 from, const Tensor& k, const Tensor& v) const {
-  if constexpr (is_blocked) {
-    const i64 rows = std::min(packed_keys, span.size() - from), row = row_of(span, kv_head);
-    const HeadRows<T> key = head_of<T>(k, kv_head, dim_),
-                      value = head_of<T>(v, kv_head, value_dim_);
-    gemm_.block(scratch.keys + row * wide_ + from / gemm_block * panel_size(dim_), panel_size(dim_),
-                {key.row(span.begin + from), key.pitch, true}, dim_, rows);
-    gemm_.block(scratch.values + row * value_wide_ + from * gemm_block, panel_size(span.size()),
-                {value.row(span.begin + from), value.pitch}, rows, value_dim_);
-  }
+  const i64 rows = std::min(packed_keys, span.size() - from);
+  const HeadRows<T> key = head_of<T>(k, kv_head, dim_), value = head_of<T>(v, kv_head, value_dim_);
+  gemm_.pack(keys_of(scratch, span, kv_head).from(0, from),
+             {key.row(span.begin + from), key.pitch, true}, dim_, rows);
+  gemm_.pack(values_of(scratch, span, kv_head).from(from, 0),
+             {value.row(span.begin + from), value.pitch}, rows, value_dim_);
 }
 
 template <class T>
@@ -42,13 +39,11 @@ void Job<T>::pack_all_keys(const ForwardScratch& scratch, const Tensor& k, const
 }
 
 template <class T>
-void Job<T>::block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
-                           const Tensor& v, i64 head, i64 begin, i64 end,
-                           const std::vector<std::size_t>& areas, const ForwardScratch& keys,
-                           const BlockScratch& scratch) const {
+void Job<T>::block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, i64 head, i64 begin,
+                           i64 end, const std::vector<std::size_t>& areas,
+                           const ForwardScratch& keys, const BlockScratch& scratch) const {
   const i64 rows = end - begin, kv_head = head / group_;
   const HeadRows<T> query = head_of<T>(q, head, dim_);
-  const HeadRows<T> key = head_of<T>(k, kv_head, dim_), value = head_of<T>(v, kv_head, value_dim_);
   std::fill_n(scratch.y, rows * value_dim_, A(0));
   std::fill_n(scratch.top, rows, -std::numeric_limits<A>::infinity());
   std::fill_n(scratch.sum, rows, A(0));
@@ -60,28 +55,25 @@ void Job<T>::block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, 
     const i64 first = offset + area.first_key(row), last = offset + area.last_key(row + rows);
     for (i64 at = first / gemm_block * gemm_block; at < last; at += key_columns) {
       const i64 columns = std::min(key_columns, rounded<T>(last - at));
-      const GemmShape scores{rows, columns, dim_}, sums{rows, value_dim_, columns, true};
-      if constexpr (is_blocked)
-        gemm_.run(scratch.scores, key_columns, query.row(begin), query.pitch,
-                  Blocked{keys.keys + row_of(span, kv_head) * wide_, panel_size(dim_)}.from(0, at),
-                  scores, scratch.gemm);
-      else
-        gemm_.run(scratch.scores, key_columns, {query.row(begin), query.pitch},
-                  {key.row(span.begin + at), key.pitch, true}, scores, scratch.gemm);
       const i64 left = offset - at, diagonal = left + row;
       const Band band{left, left + area.k_end - area.k_begin, diagonal + area.lowest,
                       diagonal + area.highest + 1};
+      const Panels<T> key = keys_of(keys, span, kv_head).from(0, at);
+      each_columns(band, rows, columns, key.width, [&](Interval some, Interval of_keys) {
+        gemm_.run(scratch.scores + some.begin * key_columns + of_keys.begin, key_columns,
+                  {query.row(begin + some.begin), query.pitch}, key.from(0, of_keys.begin),
+                  {some.size(), of_keys.size(), dim_}, scratch.gemm);
+      });
       rows_.softmax({scratch.scores, scratch.p, key_columns, rows, columns, band, A(shape_.scale),
                      scratch.top, scratch.sum, scratch.y, value_dim_});
-      if constexpr (is_blocked)
-        gemm_.run(
-            scratch.y, value_dim_, scratch.p, key_columns,
-            Blocked{keys.values + row_of(span, kv_head) * value_wide_, panel_size(span.size())}
-                .from(at, 0),
-            sums, scratch.gemm);
-      else
-        gemm_.run(scratch.y, value_dim_, {scratch.p, key_columns},
-                  {value.row(span.begin + at), value.pitch}, sums, scratch.gemm);
+      const Panels<T> value = values_of(keys, span, kv_head).from(at, 0);
+      each_rows(band, rows, columns, row_step<T>, [&](Interval some, Interval seen) {
+        const Interval of_keys = whole_units<T>(seen);
+        gemm_.run(scratch.y + some.begin * value_dim_, value_dim_,
+                  {scratch.p + some.begin * key_columns + of_keys.begin, key_columns},
+                  value.from(of_keys.begin, 0), {some.size(), value_dim_, of_keys.size(), true},
+                  scratch.gemm);
+      });
     }
   }
   as_written(y, [&]<class Out>(const AttentionRows<Out>& loops) {
@@ -96,7 +88,7 @@ template <class T>
 void Job<T>::forward(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
                      const Tensor& v, std::byte* work) {
   const ForwardScratch keys = forward_scratch(work);
-  if (is_blocked) pack_all_keys(keys, k, v);
+  pack_all_keys(keys, k, v);
   const std::vector<AttentionRange> ranges = ranges_of(plan_, q.rows());
   // Later rows see more keys: the longest first.
   struct Unit {
@@ -112,7 +104,7 @@ void Job<T>::forward(const Tensor& y, const Tensor& lse, const Tensor& q, const 
     const BlockScratch scratch =
         block_scratch(work + keys.bytes + std::size_t(worker) * block_scratch(nullptr).bytes);
     const auto& [range, begin, end, head] = units[units.size() - 1 - std::size_t(task)];
-    block_forward(y, lse, q, k, v, head, begin, end, range->areas, keys, scratch);
+    block_forward(y, lse, q, head, begin, end, range->areas, keys, scratch);
   });
 }
 

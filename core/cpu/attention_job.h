@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/aligned.h"
+#include "core/cpu/attention_pieces.h"
 #include "core/cpu/attention_plan.h"
 #include "core/cpu/attention_rows.h"
 #include "core/cpu/bf16_gemm.h"
@@ -53,10 +54,21 @@ HeadRows<T> head_of(const Tensor& x, i64 head, i64 dim) {
   return {x.data<T>() + head * dim, x.pitch()};
 }
 
-// What an operand's rows are rounded up to where it is read in blocks.
+// Sums run over multiples of this. What an operand has beyond its own rows is zero.
+template <class T>
+constexpr i64 depth_unit = std::is_same_v<T, Bf16> ? gemm_block : 1;
 template <class T>
 constexpr i64 rounded(i64 size) {
-  return std::is_same_v<T, Bf16> ? in_blocks(size) : size;
+  return (size + depth_unit<T> - 1) / depth_unit<T> * depth_unit<T>;
+}
+// Rows of a product at a time where each sums over what its row of scores sees: whole tiles.
+template <class T>
+constexpr i64 row_step = std::is_same_v<T, Bf16> ? gemm_block : 12;
+
+// An interval of what is summed over, rounded to whole units.
+template <class T>
+Interval whole_units(Interval depth) {
+  return {depth.begin / depth_unit<T> * depth_unit<T>, rounded<T>(depth.end)};
 }
 
 inline i64 last_place(const std::vector<AttentionSpan>& spans) {
@@ -106,15 +118,14 @@ class Job {
  private:
   static constexpr bool is_blocked = std::is_same_v<T, Bf16>;
 
-  // All keys and values, as the products read them: k' [dim, keys] and v [keys, dim] of each KV
-  // head of each span.
+  // All keys and values in panels: k' [dim, keys] and v [keys, dim] of each KV head of each span.
   struct ForwardScratch {
     T *keys, *values;
     std::size_t bytes;
   };
   ForwardScratch forward_scratch(std::byte* work) const {
     Cutter cutter(work);
-    const i64 rows = is_blocked ? last_place(plan_.k_spans) * shape_.kv_heads : 0;
+    const i64 rows = last_place(plan_.k_spans) * shape_.kv_heads;
     T* keys = cutter.cut<T>(rows * wide_);
     T* values = cutter.cut<T>(rows * value_wide_);
     return {keys, values, cutter.bytes()};
@@ -144,13 +155,18 @@ class Job {
   i64 row_of(const AttentionSpan& span, i64 kv_head) const {
     return span.place * shape_.kv_heads + in_blocks(span.size()) * kv_head;
   }
+  Panels<T> keys_of(const ForwardScratch& scratch, const AttentionSpan& span, i64 kv_head) const {
+    return gemm_.panels(scratch.keys + row_of(span, kv_head) * wide_, dim_);
+  }
+  Panels<T> values_of(const ForwardScratch& scratch, const AttentionSpan& span, i64 kv_head) const {
+    return gemm_.panels(scratch.values + row_of(span, kv_head) * value_wide_, span.size());
+  }
   void pack_keys(const ForwardScratch& scratch, const AttentionSpan& span, i64 kv_head, i64 from,
                  const Tensor& k, const Tensor& v) const;
   void pack_all_keys(const ForwardScratch& scratch, const Tensor& k, const Tensor& v) const;
 
-  void block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, const Tensor& k,
-                     const Tensor& v, i64 head, i64 begin, i64 end,
-                     const std::vector<std::size_t>& areas, const ForwardScratch& keys,
+  void block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, i64 head, i64 begin,
+                     i64 end, const std::vector<std::size_t>& areas, const ForwardScratch& keys,
                      const BlockScratch& scratch) const;
 
   // Gradients of keys and of values [splits, keys, kv_heads * dim], before they are rounded.
@@ -167,9 +183,9 @@ class Job {
     return {dk, dv, key_step, value_step, cutter.bytes()};
   }
 
-  // Of one head and all queries of a component; what has "blocks" is empty unless bf16.
+  // Of one head and all queries of a component: q and dy in panels, as they are and transposed.
   struct UnitScratch {
-    T *q_blocks, *q_turned, *dy_blocks, *dy_turned, *k_blocks;
+    T *q, *q_turned, *dy, *dy_turned, *k;
     A *dq, *lse, *delta;
     A *scores, *dp;
     T *p, *dscores, *dscores_turned;
@@ -182,11 +198,10 @@ class Job {
       rows = std::max(rows, component.q_rows);
     Cutter cutter(work);
     UnitScratch scratch{};
-    for (T** blocks : {&scratch.q_blocks, &scratch.q_turned})
-      *blocks = cutter.cut<T>(is_blocked ? rows * wide_ : 0);
-    for (T** blocks : {&scratch.dy_blocks, &scratch.dy_turned})
-      *blocks = cutter.cut<T>(is_blocked ? rows * value_wide_ : 0);
-    scratch.k_blocks = cutter.cut<T>(is_blocked ? key_rows * wide_ : 0);
+    for (T** panels : {&scratch.q, &scratch.q_turned}) *panels = cutter.cut<T>(rows * wide_);
+    for (T** panels : {&scratch.dy, &scratch.dy_turned})
+      *panels = cutter.cut<T>(rows * value_wide_);
+    scratch.k = cutter.cut<T>(key_rows * wide_);
     scratch.dq = cutter.cut<A>(rows * dim_);
     scratch.lse = cutter.cut<A>(rows);
     scratch.delta = cutter.cut<A>(rows);
@@ -218,6 +233,7 @@ class Job {
   struct Tile {
     i64 key, rows;        // of k
     i64 column, columns;  // of the span of q
+    Band band;
   };
   void prepare_queries(const Inputs& in, i64 head, const QuerySpan& at,
                        const UnitScratch& scratch) const;
@@ -227,8 +243,8 @@ class Job {
                       const QuerySpan& at, const UnitScratch& scratch) const;
   void tile_scores(const Inputs& in, i64 head, const Tile& tile, const QuerySpan& at,
                    const UnitScratch& scratch) const;
-  void tile_gradients(const Inputs& in, i64 head, const Tile& tile, const QuerySpan& at, A* dk,
-                      A* dv, const UnitScratch& scratch) const;
+  void tile_gradients(const Tile& tile, const QuerySpan& at, A* dk, A* dv,
+                      const UnitScratch& scratch) const;
 
   // f(loops that write y): of type T or, where y is, of the accumulation type.
   template <class F>
@@ -241,13 +257,11 @@ class Job {
 
   // Of any product here.
   std::size_t bytes_of_gemm() const {
-    const i64 dim = std::max(shape_.head_dim, shape_.values());
     if constexpr (is_blocked)
-      return gemm_.scratch_bytes(std::max({dim, key_columns, query_columns, key_rows}));
+      return gemm_.scratch_bytes(
+          std::max({shape_.head_dim, shape_.values(), key_columns, query_columns, key_rows}));
     else
-      return std::max({gemm_.scratch_bytes(0, std::max(key_columns, query_columns), dim),
-                       gemm_.scratch_bytes(0, dim, std::max(key_columns, query_columns)),
-                       gemm_.scratch_bytes(query_columns, dim, key_rows)});
+      return gemm_.scratch_bytes(query_columns, key_rows);
   }
 
   std::size_t worker_count() const { return std::size_t(workers_.count()); }

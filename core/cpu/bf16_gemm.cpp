@@ -93,8 +93,8 @@ void multiply_rows(C* c, std::int64_t c_pitch, const RowsOfPanels& whole, std::i
 }
 
 template <class C>
-void multiply_blocked(C* c, std::int64_t c_pitch, const Bf16* a, std::int64_t a_pitch,
-                      const Blocked& b, const GemmShape& shape, void* scratch,
+void multiply_blocked(C* c, std::int64_t c_pitch, const Matrix<Bf16>& a, const Panels<Bf16>& b,
+                      const GemmShape& shape, void* scratch,
                       void (*multiply)(const RowsOfPanels&)) {
   auto* tile = static_cast<float*>(scratch);
   auto* padded = reinterpret_cast<Bf16*>(static_cast<std::byte*>(scratch) + tile_bytes);
@@ -110,9 +110,9 @@ void multiply_blocked(C* c, std::int64_t c_pitch, const Bf16* a, std::int64_t a_
     for (std::int64_t row = 0; row < shape.m; row += gemm_block) {
       const std::int64_t rows = std::min(gemm_block, shape.m - row);
       const bool fits = rows == gemm_block && shape.k % gemm_block == 0;
-      part.a =
-          fits ? a + row * a_pitch : padded_rows(padded, a + row * a_pitch, a_pitch, rows, shape.k);
-      part.a_pitch = fits ? a_pitch : in_blocks(shape.k);
+      part.a = fits ? a.from(row, 0).data
+                    : padded_rows(padded, a.from(row, 0).data, a.pitch, rows, shape.k);
+      part.a_pitch = fits ? a.pitch : in_blocks(shape.k);
       multiply_rows(c + row * c_pitch + column, c_pitch, part, rows,
                     std::min(wide, shape.n - column), tile, multiply);
     }
@@ -150,16 +150,15 @@ void multiply_wide_panel(const PanelKernels<float>& kernels, const Bf16Loops& lo
 }
 
 template <class C>
-void multiply_widened(C* c, std::int64_t c_pitch, const Bf16* a, std::int64_t a_pitch,
-                      const Blocked& b, const GemmShape& shape, const WideScratch& scratch,
-                      Isa isa) {
+void multiply_widened(C* c, std::int64_t c_pitch, const Matrix<Bf16>& a, const Panels<Bf16>& b,
+                      const GemmShape& shape, const WideScratch& scratch, Isa isa) {
   const PanelKernels<float>& kernels = panel_kernels<float>(isa);
   const Bf16Loops& loops = bf16_loops(isa);
   PanelKernels<float>::Product part{};
   part.adds = shape.adds;
   for (std::int64_t row = 0; row < shape.m; row += wide_rows) {
     part.rows = std::min(wide_rows, shape.m - row);
-    loops.widen_rows(scratch.a, a + row * a_pitch, a_pitch, part.rows, shape.k);
+    loops.widen_rows(scratch.a, a.from(row, 0).data, a.pitch, part.rows, shape.k);
     for (std::int64_t column = 0; column < shape.n; column += gemm_block) {
       part.columns = std::min(gemm_block, shape.n - column);
       const Bf16* panel = b.data + column / gemm_block * b.panel;
@@ -199,36 +198,36 @@ std::size_t Bf16Gemm::scratch_bytes(std::int64_t k) const {
 }
 
 template <class C>
-void Bf16Gemm::run(C* c, std::int64_t c_pitch, const Bf16* a, std::int64_t a_pitch, Blocked b,
+void Bf16Gemm::run(C* c, std::int64_t c_pitch, const Matrix<Bf16>& a, const Panels<Bf16>& b,
                    const GemmShape& shape, void* scratch) const {
-  assert(!shape.adds || (std::is_same_v<C, float>));
+  assert(!a.transposed && (!shape.adds || (std::is_same_v<C, float>)));
   if (is_trivial(c, c_pitch, shape)) return;
   switch (level_) {
     case Bf16Level::amx:
       begin_amx();
-      multiply_blocked(c, c_pitch, a, a_pitch, b, shape, scratch, multiply_amx);
+      multiply_blocked(c, c_pitch, a, b, shape, scratch, multiply_amx);
       end_amx();
       break;
     case Bf16Level::avx512:
-      multiply_blocked(c, c_pitch, a, a_pitch, b, shape, scratch, multiply_avx512);
+      multiply_blocked(c, c_pitch, a, b, shape, scratch, multiply_avx512);
       break;
     case Bf16Level::widened:
-      multiply_widened(c, c_pitch, a, a_pitch, b, shape, WideScratch(scratch, shape.k), isa_);
+      multiply_widened(c, c_pitch, a, b, shape, WideScratch(scratch, shape.k), isa_);
       break;
   }
 }
 
-template void Bf16Gemm::run(float*, std::int64_t, const Bf16*, std::int64_t, Blocked,
+template void Bf16Gemm::run(float*, std::int64_t, const Matrix<Bf16>&, const Panels<Bf16>&,
                             const GemmShape&, void*) const;
-template void Bf16Gemm::run(Bf16*, std::int64_t, const Bf16*, std::int64_t, Blocked,
+template void Bf16Gemm::run(Bf16*, std::int64_t, const Matrix<Bf16>&, const Panels<Bf16>&,
                             const GemmShape&, void*) const;
 
-void Bf16Gemm::block(Bf16* to, std::int64_t panel, const Matrix<Bf16>& b, std::int64_t k,
-                     std::int64_t n) const {
+void Bf16Gemm::pack(const Panels<Bf16>& to, const Matrix<Bf16>& b, std::int64_t k,
+                    std::int64_t n) const {
   const auto transpose16 = bf16_loops(isa_).transpose_words;
   for (std::int64_t column = 0; column < in_blocks(n); column += 16)
     for (std::int64_t row = 0; row < in_blocks(k); row += 32) {
-      Bf16* half = to + column / 32 * panel + row * 32 + column % 32 * 32;
+      Bf16* half = to.from(row, column).data + column % 32 * 32;
       const std::int64_t rows = std::min<std::int64_t>(32, k - row);
       const std::int64_t columns = std::min<std::int64_t>(16, n - column);
       if (!b.transposed) {

@@ -10,23 +10,14 @@
 
 namespace pf {
 
-// The B of bf16 products, in the order in which AMX tiles and dot products of pairs read it, padded
-// with zeros: [n / 32 panels, k / 32, 2 halves of a panel, 16 pairs of rows, 16 columns, 2 rows].
-// From any multiple of 32 rows or columns on, it is the B of a smaller product.
-struct Blocked {
-  const Bf16* data = nullptr;
-  std::int64_t panel = 0;  // elements from one panel to the next
-
-  Blocked from(std::int64_t row, std::int64_t column) const {
-    return {data + row * 32 + column / 32 * panel, panel};
-  }
-};
-
+// Panels of B [k, n] are of 32 columns, in the order in which AMX tiles and dot products of pairs
+// read them, k filled up with zeros too: [k / 32, 2 halves of a panel, 16 pairs of rows, 16
+// columns, 2 rows].
 constexpr std::int64_t gemm_block = 32;
 constexpr std::int64_t in_blocks(std::int64_t size) {
   return (size + gemm_block - 1) / gemm_block * gemm_block;
 }
-// Elements of a B [k, n] in blocks, and of one panel of it.
+// Elements of a B [k, n] in panels, and of one of them.
 constexpr std::int64_t blocked_size(std::int64_t k, std::int64_t n) {
   return in_blocks(k) * in_blocks(n);
 }
@@ -48,14 +39,17 @@ class Bf16Gemm {
 
   // Of products with this k, in bytes.
   std::size_t scratch_bytes(std::int64_t k) const;
-  // A has its rows as they are; C is f32, or bf16 where nothing is added.
+  // A is not transposed; C is f32, or bf16 where nothing is added.
   template <class C>
-  void run(C* c, std::int64_t c_pitch, const Bf16* a, std::int64_t a_pitch, Blocked b,
+  void run(C* c, std::int64_t c_pitch, const Matrix<Bf16>& a, const Panels<Bf16>& b,
            const GemmShape& shape, void* scratch) const;
 
-  // Writes B [k, n] where `to` is the corner of a B whose panels are `panel` elements apart.
-  void block(Bf16* to, std::int64_t panel, const Matrix<Bf16>& b, std::int64_t k,
-             std::int64_t n) const;
+  // At `data`, a B with k rows.
+  Panels<Bf16> panels(Bf16* data, std::int64_t k) const {
+    return {data, panel_size(k), gemm_block};
+  }
+  // Writes B [k, n] where `to` begins, which may be the inside of a larger B.
+  void pack(const Panels<Bf16>& to, const Matrix<Bf16>& b, std::int64_t k, std::int64_t n) const;
   // to[c, r] = from[r, c]; rows of `to` are filled up to a multiple of 32 with zeros.
   void transpose(Bf16* to, std::int64_t to_pitch, const Bf16* from, std::int64_t from_pitch,
                  std::int64_t rows, std::int64_t columns) const;

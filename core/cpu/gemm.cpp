@@ -34,21 +34,22 @@ i64 Gemm<T>::packed_size(i64 k, i64 n) const {
 }
 
 template <class T>
-void Gemm<T>::pack(T* panels, i64 k, i64 first, const Matrix<T>& b, i64 rows, i64 n) const {
-  kernels_->pack_panels(panels + first * kernels_->wide, k * kernels_->wide, b, rows, n);
+void Gemm<T>::pack(const Panels<T>& to, const Matrix<T>& b, i64 k, i64 n) const {
+  kernels_->pack_panels(to.data, to.panel, b, k, n);
 }
 
 template <class T>
 std::size_t Gemm<T>::scratch_bytes(i64 m, i64 k) const {
-  const i64 rows = rounded(std::min(m, most_rows), kernels_->tall);
-  return aligned(std::size_t(std::min(k, most_depth) * rows) * sizeof(T));
+  const i64 slabs = pieces(std::min(m, most_rows), kernels_->tall);
+  return aligned(std::size_t(kernels_->slab_size(std::min(k, most_depth)) * slabs) * sizeof(T));
 }
 
 template <class T>
-void Gemm<T>::run_packed(T* c, i64 c_pitch, const Matrix<T>& a, const Panels<T>& b,
-                         const GemmShape& shape, void* scratch) const {
+void Gemm<T>::run(T* c, i64 c_pitch, const Matrix<T>& a, const Panels<T>& b, const GemmShape& shape,
+                  void* scratch) const {
   if (is_trivial(c, c_pitch, shape)) return;
-  const i64 wide = kernels_->wide, depth = step_of(shape.k, most_depth);
+  const i64 depth = step_of(shape.k, most_depth);
+  const i64 height = rounded(step_of(shape.m, most_rows), kernels_->tall);
   auto* slabs = static_cast<T*>(scratch);
   typename PanelKernels<T>::Product part{};
   part.c_pitch = c_pitch;
@@ -56,38 +57,24 @@ void Gemm<T>::run_packed(T* c, i64 c_pitch, const Matrix<T>& a, const Panels<T>&
   for (i64 first = 0; first < shape.k; first += depth) {
     part.k = std::min(depth, shape.k - first);
     part.adds = shape.adds || first > 0;
-    for (i64 row = 0; row < shape.m; row += most_rows) {
-      part.rows = std::min(most_rows, shape.m - row);
+    for (i64 row = 0; row < shape.m; row += height) {
+      part.rows = std::min(height, shape.m - row);
       const Matrix<T> rows = a.from(row, first);
       part.a = rows.data;
       part.a_pitch = rows.pitch;
       if (a.transposed) {
-        kernels_->pack_slabs(slabs, rows.data, rows.pitch, part.rows, part.k);
         part.a = slabs;
+        part.a_pitch = kernels_->slab_size(part.k);
+        kernels_->pack_slabs(slabs, part.a_pitch, rows.data, rows.pitch, part.rows, part.k);
       }
-      for (i64 column = 0; column < shape.n; column += wide) {
-        part.b = b.data + column * b.k + first * wide;
+      for (i64 column = 0; column < shape.n; column += b.width) {
+        part.b = b.from(first, column).data;
         part.c = c + row * c_pitch + column;
-        part.columns = std::min(wide, shape.n - column);
+        part.columns = std::min(b.width, shape.n - column);
         kernels_->multiply(part);
       }
     }
   }
-}
-
-template <class T>
-std::size_t Gemm<T>::scratch_bytes(i64 m, i64 n, i64 k) const {
-  return aligned(std::size_t(packed_size(k, n)) * sizeof(T)) + scratch_bytes(m, k);
-}
-
-template <class T>
-void Gemm<T>::run(T* c, i64 c_pitch, const Matrix<T>& a, const Matrix<T>& b, const GemmShape& shape,
-                  void* scratch) const {
-  auto* panels = static_cast<T*>(scratch);
-  pack(panels, shape.k, 0, b, shape.k, shape.n);
-  const std::size_t bytes = aligned(std::size_t(packed_size(shape.k, shape.n)) * sizeof(T));
-  run_packed(c, c_pitch, a, Panels<T>{panels, shape.k}, shape,
-             static_cast<std::byte*>(scratch) + bytes);
 }
 
 template class Gemm<float>;

@@ -24,16 +24,6 @@ bool is_trivial(C* c, std::int64_t c_pitch, const GemmShape& shape) {
   return true;
 }
 
-// What Gemm::pack() makes of B [k, n]: [n / width, k, width], filled up with zeros.
-template <class T>
-struct Panels {
-  const T* data = nullptr;
-  std::int64_t k = 0;
-
-  // `column` must be a multiple of Gemm::width().
-  Panels from(std::int64_t column) const { return {data + column * k, k}; }
-};
-
 // Each element is the sum over k in order, so that it is the same in any larger product. Cheap to
 // copy; safe from several threads with a scratch for each.
 template <class T>
@@ -42,23 +32,18 @@ class Gemm {
   // `isa` must be one of usable_isas().
   explicit Gemm(Isa isa) : kernels_(&panel_kernels<T>(isa)) {}
 
-  // Columns of a panel: a divisor of 32.
-  std::int64_t width() const { return kernels_->wide; }
+  // At `data`, a B with k rows; its panels' width divides 32.
+  Panels<T> panels(T* data, std::int64_t k) const {
+    return {data, k * kernels_->wide, kernels_->wide};
+  }
   // Elements of B [k, n] in panels.
   std::int64_t packed_size(std::int64_t k, std::int64_t n) const;
-  // Rows [first, first + rows) of B [k, n], given from its row `first` on, into panels of all k.
-  void pack(T* panels, std::int64_t k, std::int64_t first, const Matrix<T>& b, std::int64_t rows,
-            std::int64_t n) const;
+  // Writes B [k, n] where `to` begins, which may be the inside of a larger B.
+  void pack(const Panels<T>& to, const Matrix<T>& b, std::int64_t k, std::int64_t n) const;
 
   // What A takes where it is transposed; otherwise no scratch is needed.
   std::size_t scratch_bytes(std::int64_t m, std::int64_t k) const;
-  void run_packed(T* c, std::int64_t c_pitch, const Matrix<T>& a, const Panels<T>& b,
-                  const GemmShape& shape, void* scratch) const;
-
-  // The same of a B that is used once. Enough for all products with at most this n and k, and `m`
-  // where A is transposed.
-  std::size_t scratch_bytes(std::int64_t m, std::int64_t n, std::int64_t k) const;
-  void run(T* c, std::int64_t c_pitch, const Matrix<T>& a, const Matrix<T>& b,
+  void run(T* c, std::int64_t c_pitch, const Matrix<T>& a, const Panels<T>& b,
            const GemmShape& shape, void* scratch) const;
 
  private:

@@ -1,8 +1,9 @@
-// The inner loops of f32 and f64 products, compiled once for each instruction set.
+// The operands of products, and the inner loops of those of f32 and f64, compiled once for each
+// instruction set.
 //
-// B [k, n] is read in panels of `wide` columns, [n / wide, k, wide], filled up with zeros; A as its
-// rows are, or in slabs of `tall` rows, [m / tall, k, tall]. A tile of C, tall x wide, stays in
-// registers over all of k. Each element of C is the sum over k in order, whatever its tile.
+// B [k, n] is read in panels of `wide` columns; A as its rows are, or in slabs of `tall` rows,
+// [m / tall, k, tall]. A tile of C, tall x wide, stays in registers over all of k. Each element of
+// C is the sum over k in order, whatever its tile.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +26,20 @@ struct Matrix {
   }
 };
 
+// A right operand [k, n] as products read it: columns in panels, [n / width, k, width], the last
+// filled up with zeros. What the rows of a panel of bf16 are stands in core/cpu/bf16_gemm.h.
+template <class T>
+struct Panels {
+  T* data = nullptr;
+  std::int64_t panel = 0;  // elements from one panel to the next
+  std::int64_t width = 0;
+
+  // The part from there on. `column` must be a multiple of `width`; of bf16, `row` of 32.
+  Panels from(std::int64_t row, std::int64_t column) const {
+    return {data + row * width + column / width * panel, panel, width};
+  }
+};
+
 template <class T>
 struct PanelKernels {
   using i64 = std::int64_t;
@@ -36,17 +51,20 @@ struct PanelKernels {
     i64 c_pitch;
     const T* a;
     i64 a_pitch;
-    bool in_slabs;  // A; a_pitch is not read
+    bool in_slabs;  // A; then a_pitch is from one slab to the next
     const T* b;
     i64 rows, columns, k;
     bool adds;
   };
   void (*multiply)(const Product& product);
 
-  // B [k, n] into panels, `step` elements from one to the next, and A [m, k] of which the transpose
-  // is stored into slabs.
+  // B [k, n] into panels, and A [m, k] of which the transpose is stored into slabs; `step` elements
+  // from one to the next, of slabs at least slab_size(k).
   void (*pack_panels)(T* to, i64 step, const Matrix<T>& b, i64 k, i64 n);
-  void (*pack_slabs)(T* to, const T* stored, i64 pitch, i64 m, i64 k);
+  void (*pack_slabs)(T* to, i64 step, const T* stored, i64 pitch, i64 m, i64 k);
+  // One line of a cache more than what a slab holds: written in turn, slabs would otherwise share
+  // few sets of the first cache.
+  i64 slab_size(i64 k) const { return k * tall + 64 / i64(sizeof(T)); }
 };
 
 // Over operands of bf16.

@@ -50,8 +50,8 @@ template <class T, bool in_slabs>
 void multiply_rows(const typename PanelKernels<T>::Product& p) {
   for (std::int64_t r = 0; r < p.rows; r += tile_rows) {
     const std::int64_t rows = std::min(tile_rows, p.rows - r);
-    Tiles<T, in_slabs>::table[std::size_t(rows - 1)](p, p.a + r * (in_slabs ? p.k : p.a_pitch),
-                                                     p.c + r * p.c_pitch);
+    Tiles<T, in_slabs>::table[std::size_t(rows - 1)](
+        p, p.a + (in_slabs ? r / tile_rows : r) * p.a_pitch, p.c + r * p.c_pitch);
   }
 }
 
@@ -73,7 +73,7 @@ void multiply(const typename PanelKernels<T>::Product& product) {
   part.c_pitch = panel_width<T>;
   for (std::int64_t r = 0; r < product.rows; r += tile_rows) {
     part.rows = std::min(tile_rows, product.rows - r);
-    part.a = product.a + r * (product.in_slabs ? product.k : product.a_pitch);
+    part.a = product.a + (product.in_slabs ? r / tile_rows : r) * product.a_pitch;
     T* c = product.c + r * product.c_pitch;
     if (part.adds) copy_block(tile, panel_width<T>, c, product.c_pitch, part.rows, product.columns);
     run(part);
@@ -84,10 +84,10 @@ void multiply(const typename PanelKernels<T>::Product& product) {
 // to [n / width, k, width] = from [k, n], filled up with zeros, `step` elements from one panel to
 // the next. A few panels at a time: more would be written to the same few sets of the first-level
 // cache.
-template <class T, std::int64_t width>
+template <class T>
 void pack_rows(T* to, std::int64_t step, const T* from, std::int64_t pitch, std::int64_t k,
                std::int64_t n) {
-  constexpr std::int64_t few = 4, rows_ahead = 8;
+  constexpr std::int64_t width = panel_width<T>, few = 4, rows_ahead = 8;
   std::int64_t j = 0;
   for (; j + few * width <= n; j += few * width, to += few * step)
     for (std::int64_t i = 0; i < k; ++i)
@@ -171,12 +171,25 @@ void pack_panels(T* to, std::int64_t step, const Matrix<T>& b, std::int64_t k, s
   if (b.transposed)
     pack_columns(to, step, b.data, b.pitch, k, n);
   else
-    pack_rows<T, panel_width<T>>(to, step, b.data, b.pitch, k, n);
+    pack_rows(to, step, b.data, b.pitch, k, n);
 }
 
+// Each line of `stored` is read once, in order of its rows, which lie far apart. Whole vectors are
+// copied, a little more than a slab's row, over which the next is written.
 template <class T>
-void pack_slabs(T* to, const T* stored, std::int64_t pitch, std::int64_t m, std::int64_t k) {
-  pack_rows<T, tile_rows>(to, k * tile_rows, stored, pitch, k, m);
+void pack_slabs(T* to, std::int64_t step, const T* stored, std::int64_t pitch, std::int64_t m,
+                std::int64_t k) {
+  constexpr std::int64_t rows_ahead = 16, line = 64 / std::int64_t(sizeof(T));
+  constexpr std::int64_t vectors = (tile_rows + lanes<T> - 1) / lanes<T>;
+  const std::int64_t whole = (m - 1) / tile_rows;  // slabs but the last, after which rows may end
+  for (std::int64_t i = 0; i < k; ++i) {
+    const T* row = stored + i * pitch;
+    for (std::int64_t at = 0; at < m; at += line) prefetch_next(row + at, rows_ahead * pitch);
+    T* slab = to + i * tile_rows;
+    for (std::int64_t s = 0; s < whole; ++s, row += tile_rows, slab += step)
+      std::memcpy(slab, row, vectors * vector_bytes);
+    std::fill(std::copy_n(row, m - whole * tile_rows, slab), slab + tile_rows, T(0));
+  }
 }
 
 // Words are moved as floats, whose bits no move changes.

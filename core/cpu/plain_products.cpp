@@ -42,10 +42,11 @@ void PlainProducts<T>::pack(const std::vector<Right>& all) const {
     const auto& [right, at] = tasks[std::size_t(i)];
     const Matrix<T>& b = right->b;
     const i64 k = right->k, n = right->n;
+    const Panels<T> panels = gemm_.panels(right->panels, k);
     if (b.transposed)
-      gemm_.pack(right->panels + at * k, k, 0, b.from(0, at), k, std::min(most_columns, n - at));
+      gemm_.pack(panels.from(0, at), b.from(0, at), k, std::min(most_columns, n - at));
     else
-      gemm_.pack(right->panels, k, at, b.from(at, 0), std::min(most_rows, k - at), n);
+      gemm_.pack(panels.from(at, 0), b.from(at, 0), std::min(most_rows, k - at), n);
   });
 }
 
@@ -72,10 +73,10 @@ void PlainProducts<T>::multiply(const Tensor& y, const Tensor& x, const Packed& 
     const Tile& tile = tiles[std::size_t(i)];
     for (const Right& right : std::span(rights).subspan(std::size_t(tile.group) * parts, parts)) {
       const Interval columns = tile.columns(right.n);
-      gemm_.run_packed(element<T>(y, tile.rows.begin, right.to + columns.begin), y.pitch(),
-                       {element<T>(x, tile.rows.begin, right.from), x.pitch()},
-                       Panels<T>{right.panels, right.k}.from(columns.begin),
-                       {tile.rows.size(), columns.size(), right.k, right.adds}, nullptr);
+      gemm_.run(element<T>(y, tile.rows.begin, right.to + columns.begin), y.pitch(),
+                {element<T>(x, tile.rows.begin, right.from), x.pitch()},
+                gemm_.panels(right.panels, right.k).from(0, columns.begin),
+                {tile.rows.size(), columns.size(), right.k, right.adds}, nullptr);
     }
   });
 }
@@ -111,11 +112,11 @@ void PlainProducts<T>::weight_gradient(std::span<const GradientTarget> dws, cons
                 [&, g = group, rows = rows, inputs = inputs](const GradientTarget& dw,
                                                              Interval of_part, i64 at) {
                   const Right& right = rights[std::size_t(g)];
-                  gemm_.run_packed(weights<T>(dw.tensor, g, of_part.begin, inputs.begin), w.inputs,
-                                   {element<T>(dy, rows.begin, at), dy.pitch(), true},
-                                   Panels<T>{right.panels, right.k}.from(inputs.begin),
-                                   {of_part.size(), inputs.size(), rows.size(), dw.adds},
-                                   work + std::size_t(worker) * scratch);
+                  gemm_.run(weights<T>(dw.tensor, g, of_part.begin, inputs.begin), w.inputs,
+                            {element<T>(dy, rows.begin, at), dy.pitch(), true},
+                            gemm_.panels(right.panels, right.k).from(0, inputs.begin),
+                            {of_part.size(), inputs.size(), rows.size(), dw.adds},
+                            work + std::size_t(worker) * scratch);
                 });
   });
 }

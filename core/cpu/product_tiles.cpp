@@ -25,14 +25,15 @@ std::vector<Tile> tiles_of(std::span<const std::int64_t> counts, int workers) {
   return tiles;
 }
 
-// Blocks of 32 outputs of all groups stand in a line, each as long as its group has rows. One
-// group's outputs may be too few: then inputs are divided.
+// Blocks of outputs, of what loops take at a time, of all groups stand in a line, each as long as
+// its group has rows. One group's outputs may be too few: then inputs are divided.
 std::vector<std::vector<Piece>> pieces_of(const Packed& w, std::span<const std::int64_t> counts,
                                           int workers) {
   constexpr std::int64_t least = 8;  // rows that writing zeros is worth
   // In bf16 each piece packs its x again.
-  const std::int64_t blocks_a_part = 4, parts_a_worker = w.type == DType::bf16 ? 1 : 6;
-  const std::int64_t blocks = in_blocks(w.outputs) / gemm_block, groups = std::ssize(counts);
+  const std::int64_t outputs_a_part = 128, parts_a_worker = w.type == DType::bf16 ? 1 : 6;
+  const std::int64_t block = w.type == DType::bf16 ? gemm_block : 12;
+  const std::int64_t blocks = (w.outputs + block - 1) / block, groups = std::ssize(counts);
   std::vector<std::vector<Piece>> parts;
   if (groups == 1 && blocks < workers) {
     for (int i = 0; i < workers; ++i)
@@ -40,15 +41,15 @@ std::vector<std::vector<Piece>> pieces_of(const Packed& w, std::span<const std::
         parts.push_back({{0, {0, counts[0]}, {0, w.outputs}, inputs}});
     return parts;
   }
-  parts.resize(std::size_t(std::clamp<std::int64_t>(groups * blocks / blocks_a_part, workers,
+  parts.resize(std::size_t(std::clamp<std::int64_t>(groups * w.outputs / outputs_a_part, workers,
                                                     parts_a_worker * workers)));
   std::int64_t whole = 0, begin = 0;
   for (const std::int64_t count : counts) whole += (count + least) * blocks;
   each_group(counts, [&](std::int64_t group, Interval rows) {
     const std::int64_t length = rows.size() + least;
     const auto output_at = [&](std::int64_t place) {
-      const std::int64_t block = (place - begin + length - 1) / length;
-      return std::min(w.outputs, std::clamp<std::int64_t>(block, 0, blocks) * gemm_block);
+      const std::int64_t number = (place - begin + length - 1) / length;
+      return std::min(w.outputs, std::clamp<std::int64_t>(number, 0, blocks) * block);
     };
     for (std::size_t i = 0; i < parts.size(); ++i) {
       const Interval outputs{

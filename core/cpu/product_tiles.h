@@ -8,18 +8,10 @@
 
 #include "core/backend.h"
 #include "core/cpu/bf16_gemm.h"
+#include "core/cpu/interval.h"
 #include "core/tensor.h"
 
 namespace pf {
-
-struct Interval {
-  std::int64_t begin = 0, end = 0;
-  std::int64_t size() const { return end - begin; }
-};
-
-inline Interval common(Interval a, Interval b) {
-  return {std::max(a.begin, b.begin), std::min(a.end, b.end)};
-}
 
 // Share i of `count` of [0, size): whole blocks but at the end; may be empty.
 Interval share_of(std::int64_t size, std::int64_t i, std::int64_t count);

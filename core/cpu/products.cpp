@@ -48,11 +48,10 @@ struct Products::State {
     const std::int64_t first = group * blocked_size(w.inputs, w.outputs);
     auto* forward = reinterpret_cast<Bf16*>(w.forward.data<std::uint8_t>()) + first;
     auto* backward = reinterpret_cast<Bf16*>(w.backward.data<std::uint8_t>()) + first;
-    const std::int64_t panel = panel_size(w.inputs);
-    gemm.block(forward + outputs.begin / gemm_block * panel, panel, {plain, w.inputs, true},
-               w.inputs, outputs.size());
-    gemm.block(backward + outputs.begin * gemm_block, panel_size(w.outputs), {plain, w.inputs},
-               outputs.size(), w.inputs);
+    gemm.pack(gemm.panels(forward, w.inputs).from(0, outputs.begin), {plain, w.inputs, true},
+              w.inputs, outputs.size());
+    gemm.pack(gemm.panels(backward, w.outputs).from(outputs.begin, 0), {plain, w.inputs},
+              outputs.size(), w.inputs);
   }
 
   // y[:, columns] = x B, with a B [inputs, outputs] for each group in `blocks`.
@@ -60,15 +59,15 @@ struct Products::State {
   void blocked_product(const Tensor& y, const Tensor& x, const Tensor& blocks,
                        std::span<const std::int64_t> counts, std::byte* work,
                        std::size_t work_bytes) const {
-    const auto* b = reinterpret_cast<const Bf16*>(blocks.data<std::uint8_t>());
+    auto* b = reinterpret_cast<Bf16*>(blocks.data<std::uint8_t>());
     const std::int64_t inputs = x.columns(), outputs = y.columns();
     const std::vector<Tile> tiles = tiles_of(counts, workers.count());
     workers.each(std::ssize(tiles), [&](std::int64_t i, int worker) {
       const Tile& tile = tiles[std::size_t(i)];
       const Interval columns = tile.columns(outputs);
-      const Blocked all{b + tile.group * blocked_size(inputs, outputs), panel_size(inputs)};
+      const Panels<Bf16> all = gemm.panels(b + tile.group * blocked_size(inputs, outputs), inputs);
       gemm.run(element<T>(y, tile.rows.begin, columns.begin), y.pitch(),
-               element<Bf16>(x, tile.rows.begin), x.pitch(), all.from(0, columns.begin),
+               {element<Bf16>(x, tile.rows.begin), x.pitch()}, all.from(0, columns.begin),
                {tile.rows.size(), columns.size(), inputs}, work + std::size_t(worker) * work_bytes);
     });
   }
@@ -81,14 +80,14 @@ struct Products::State {
     auto* a = reinterpret_cast<Bf16*>(work + gemm_bytes(w) + chunk_bytes(w));
     for (std::int64_t row = rows.begin; row < rows.end; row += chunk_rows) {
       const std::int64_t k = std::min(chunk_rows, rows.end - row);
-      gemm.block(b, panel_size(k), {element<Bf16>(x, row, inputs.begin), x.pitch()}, k,
-                 inputs.size());
+      const Panels<Bf16> panels = gemm.panels(b, k);
+      gemm.pack(panels, {element<Bf16>(x, row, inputs.begin), x.pitch()}, k, inputs.size());
       for (std::int64_t first = outputs.begin; first < outputs.end; first += chunk_outputs) {
         const Interval some{first, std::min(outputs.end, first + chunk_outputs)};
         gemm.transpose(a, chunk_rows, element<Bf16>(dy, row, first), dy.pitch(), k, some.size());
         each_part(dws, some, [&](const GradientTarget& dw, Interval of_part, std::int64_t at) {
           gemm.run(weights<float>(dw.tensor, piece.group, of_part.begin, piece.inputs.begin),
-                   w.inputs, a + (at - first) * chunk_rows, chunk_rows, {b, panel_size(k)},
+                   w.inputs, {a + (at - first) * chunk_rows, chunk_rows}, panels,
                    {of_part.size(), piece.inputs.size(), in_blocks(k),
                     dw.adds || row > piece.rows.begin},
                    work);

@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <random>
 #include <string>
@@ -63,11 +64,15 @@ std::vector<T> product(Isa isa, const Case<T>& one, const Stored<T>& a, const St
                        std::vector<T> c) {
   const Gemm<T> gemm(isa);
   // Not a number wherever it is read before it is written.
-  std::vector<unsigned char> scratch(gemm.scratch_bytes(one.m, one.n, one.k) + 128, 0xff);
+  std::vector<T> packed(std::size_t(gemm.packed_size(one.k, one.n)),
+                        std::numeric_limits<T>::quiet_NaN());
+  const Panels<T> panels = gemm.panels(packed.data(), one.k);
+  gemm.pack(panels, b.matrix, one.k, one.n);
+  std::vector<unsigned char> scratch(gemm.scratch_bytes(one.m, one.k) + 128, 0xff);
   void* aligned = scratch.data();
   std::size_t space = scratch.size() - 64;
   std::align(64, space - 64, aligned, space);
-  gemm.run(c.data(), one.n + extra, a.matrix, b.matrix, {one.m, one.n, one.k, one.adds}, aligned);
+  gemm.run(c.data(), one.n + extra, a.matrix, panels, {one.m, one.n, one.k, one.adds}, aligned);
   for (std::size_t i = scratch.size() - 64; i < scratch.size(); ++i) EXPECT_EQ(scratch[i], 0xff);
   return c;
 }

@@ -339,20 +339,18 @@ TEST(Bf16Gemm, EveryLevelOfBf16MultipliesAlike) {
       void* aligned = scratch.data();
       std::size_t space = scratch.size();
       std::align(64, gemm.scratch_bytes(k), aligned, space);
-      gemm.block(blocks.data(), panel_size(k), {b.data<Bf16>(), k, true}, k, n);
+      const Panels<Bf16> panels = gemm.panels(blocks.data(), k);
+      gemm.pack(panels, {b.data<Bf16>(), k, true}, k, n);
       const Tensor c = Tensor::zeros({m, n}, DType::f32, device);
       for (const bool adds : {false, true})
-        gemm.run(c.data<float>(), n, a.data<Bf16>(), k, {blocks.data(), panel_size(k)},
-                 {m, n, k, adds}, aligned);
+        gemm.run(c.data<float>(), n, {a.data<Bf16>(), k}, panels, {m, n, k, adds}, aligned);
       Values twice = wanted;
       for (double& value : twice) value *= 2;
       expect_sums(c, twice, 2 * k);
 
       const Tensor half = Tensor::zeros({m, n}, DType::bf16, device);
-      gemm.run(half.data<Bf16>(), n, a.data<Bf16>(), k, {blocks.data(), panel_size(k)}, {m, n, k},
-               aligned);
-      gemm.run(c.data<float>(), n, a.data<Bf16>(), k, {blocks.data(), panel_size(k)}, {m, n, k},
-               aligned);
+      gemm.run(half.data<Bf16>(), n, {a.data<Bf16>(), k}, panels, {m, n, k}, aligned);
+      gemm.run(c.data<float>(), n, {a.data<Bf16>(), k}, panels, {m, n, k}, aligned);
       for (std::int64_t i = 0; i < m * n; ++i)
         ASSERT_EQ(float(half.data<Bf16>()[i]), float(Bf16(c.data<float>()[i])))
             << "element " << i << " of level " << int(gemm.level());
@@ -373,8 +371,8 @@ TEST(Bf16Gemm, ABlockedMatrixIsTheSameFromRowsAndFromItsTranspose) {
                   r < k ? b.data<Bf16>()[r * n + c].bits : 0);
     const std::size_t size = std::size_t(blocked_size(k, n));
     std::vector<Bf16> of_rows(size), of_columns(size);
-    gemm.block(of_rows.data(), panel_size(k), {b.data<Bf16>(), n}, k, n);
-    gemm.block(of_columns.data(), panel_size(k), {turned.data(), in_blocks(k), true}, k, n);
+    gemm.pack(gemm.panels(of_rows.data(), k), {b.data<Bf16>(), n}, k, n);
+    gemm.pack(gemm.panels(of_columns.data(), k), {turned.data(), in_blocks(k), true}, k, n);
     EXPECT_EQ(std::memcmp(of_rows.data(), of_columns.data(), size * sizeof(Bf16)), 0);
   }
 }
