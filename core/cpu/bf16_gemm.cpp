@@ -25,24 +25,14 @@ struct alignas(64) Words {
 };
 
 // words[i][j] = (from[2 i, j], from[2 i + 1, j]), zero where there is no row or no column.
-void join_pairs(Words& words, const Bf16* from, std::int64_t pitch, std::int64_t rows,
-                std::int64_t columns) {
-  const auto join = [](const Bf16* upper, const Bf16* lower, std::int64_t column) {
-    return std::uint32_t(upper[column].bits) | std::uint32_t(lower[column].bits) << 16;
-  };
-  if (rows >= 32 && columns >= 16) {
-    for (std::int64_t i = 0; i < 16; ++i)
-      for (std::int64_t j = 0; j < 16; ++j)
-        words.word[i][j] = join(from + 2 * i * pitch, from + (2 * i + 1) * pitch, j);
-    return;
-  }
+void join_pairs(const Bf16Loops& loops, Words& words, const Bf16* from, std::int64_t pitch,
+                std::int64_t rows, std::int64_t columns) {
+  if (rows >= 32 && columns >= 16) return loops.join_rows(&words, from, pitch);
   Bf16 padded[32][16];
   for (std::int64_t i = 0; i < 32; ++i)
     for (std::int64_t j = 0; j < 16; ++j)
       padded[i][j] = i < rows && j < columns ? from[i * pitch + j] : Bf16();
-  for (std::int64_t i = 0; i < 16; ++i)
-    for (std::int64_t j = 0; j < 16; ++j)
-      words.word[i][j] = join(padded[2 * i], padded[2 * i + 1], j);
+  loops.join_rows(&words, padded[0], 16);
 }
 
 void copy_rows(Bf16* to, std::int64_t to_pitch, const Bf16* from, std::int64_t from_pitch,
@@ -224,40 +214,43 @@ template void Bf16Gemm::run(Bf16*, std::int64_t, const Matrix<Bf16>&, const Pane
 
 void Bf16Gemm::pack(const Panels<Bf16>& to, const Matrix<Bf16>& b, std::int64_t k,
                     std::int64_t n) const {
-  const auto transpose16 = bf16_loops(isa_).transpose_words;
-  for (std::int64_t column = 0; column < in_blocks(n); column += 16)
-    for (std::int64_t row = 0; row < in_blocks(k); row += 32) {
-      Bf16* half = to.from(row, column).data + column % 32 * 32;
-      const std::int64_t rows = std::min<std::int64_t>(32, k - row);
-      const std::int64_t columns = std::min<std::int64_t>(16, n - column);
-      if (!b.transposed) {
-        join_pairs(*reinterpret_cast<Words*>(half), b.data + row * b.pitch + column, b.pitch, rows,
-                   columns);
-      } else if (rows == 32 && columns == 16) {
-        transpose16(half, 64, b.data + column * b.pitch + row, b.pitch * 2);
-      } else {
-        Bf16 padded[16][32] = {};
-        if (columns > 0)
-          copy_rows(padded[0], 32, b.data + column * b.pitch + row, b.pitch, columns, rows);
-        transpose16(half, 64, padded, 64);
-      }
+  const Bf16Loops& loops = bf16_loops(isa_);
+  // Along the rows of what is stored, so that each line is read once.
+  const std::int64_t across = in_blocks(n) / 16, along = in_blocks(k) / 32;
+  for (std::int64_t i = 0; i < across * along; ++i) {
+    const std::int64_t column = (b.transposed ? i / along : i % across) * 16;
+    const std::int64_t row = (b.transposed ? i % along : i / across) * 32;
+    Bf16* half = to.from(row, column).data + column % 32 * 32;
+    const std::int64_t rows = std::min<std::int64_t>(32, k - row);
+    const std::int64_t columns = std::min<std::int64_t>(16, n - column);
+    if (!b.transposed) {
+      join_pairs(loops, *reinterpret_cast<Words*>(half), b.data + row * b.pitch + column, b.pitch,
+                 rows, columns);
+    } else if (rows == 32 && columns == 16) {
+      loops.transpose_words(half, 64, b.data + column * b.pitch + row, b.pitch * 2);
+    } else {
+      Bf16 padded[16][32] = {};
+      if (columns > 0)
+        copy_rows(padded[0], 32, b.data + column * b.pitch + row, b.pitch, columns, rows);
+      loops.transpose_words(half, 64, padded, 64);
     }
+  }
 }
 
 void Bf16Gemm::transpose(Bf16* to, std::int64_t to_pitch, const Bf16* from, std::int64_t from_pitch,
                          std::int64_t rows, std::int64_t columns) const {
-  const auto transpose16 = bf16_loops(isa_).transpose_words;
-  for (std::int64_t column = 0; column < columns; column += 16)
-    for (std::int64_t row = 0; row < rows; row += 32) {
+  const Bf16Loops& loops = bf16_loops(isa_);
+  for (std::int64_t row = 0; row < rows; row += 32)
+    for (std::int64_t column = 0; column < columns; column += 16) {
       const std::int64_t height = std::min<std::int64_t>(16, columns - column);
       Words words{};
-      join_pairs(words, from + row * from_pitch + column, from_pitch, rows - row, height);
+      join_pairs(loops, words, from + row * from_pitch + column, from_pitch, rows - row, height);
       Bf16* corner = to + column * to_pitch + row;
       if (height == 16) {
-        transpose16(corner, to_pitch * 2, &words, 64);
+        loops.transpose_words(corner, to_pitch * 2, &words, 64);
       } else {
         Bf16 whole[16][32];
-        transpose16(whole, 64, &words, 64);
+        loops.transpose_words(whole, 64, &words, 64);
         copy_rows(corner, to_pitch, whole[0], 32, height, 32);
       }
     }

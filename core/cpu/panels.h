@@ -78,6 +78,8 @@ struct Bf16Loops {
   // And what was made of them: to [rows, columns] = from, rounded.
   void (*narrow_rows)(Bf16* to, i64 to_pitch, const float* from, i64 from_pitch, i64 rows,
                       i64 columns);
+  // Words of 32 bits, to [16, 16] = (from[2 i, j], from[2 i + 1, j]).
+  void (*join_rows)(void* to, const Bf16* from, i64 pitch);
   // to[j, i] = from[i, j], 16 x 16 words of 32 bits; pitches in bytes.
   void (*transpose_words)(void* to, i64 to_pitch, const void* from, i64 from_pitch);
 };
