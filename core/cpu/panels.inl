@@ -174,21 +174,23 @@ void pack_panels(T* to, std::int64_t step, const Matrix<T>& b, std::int64_t k, s
     pack_rows(to, step, b.data, b.pitch, k, n);
 }
 
-// Each line of `stored` is read once, in order of its rows, which lie far apart. Whole vectors are
-// copied, a little more than a slab's row, over which the next is written.
+// Each line of `stored` is read once, in order of its rows, which lie far apart. Where there is
+// enough, whole vectors are copied, a little more than a slab's row, over which the next is
+// written.
 template <class T>
 void pack_slabs(T* to, std::int64_t step, const T* stored, std::int64_t pitch, std::int64_t m,
                 std::int64_t k) {
   constexpr std::int64_t rows_ahead = 16, line = 64 / std::int64_t(sizeof(T));
-  constexpr std::int64_t vectors = (tile_rows + lanes<T> - 1) / lanes<T>;
-  const std::int64_t whole = (m - 1) / tile_rows;  // slabs but the last, after which rows may end
+  constexpr std::int64_t copied = (tile_rows + lanes<T> - 1) / lanes<T> * lanes<T>;
   for (std::int64_t i = 0; i < k; ++i) {
     const T* row = stored + i * pitch;
-    for (std::int64_t at = 0; at < m; at += line) prefetch_next(row + at, rows_ahead * pitch);
+    for (std::int64_t c = 0; c < m; c += line) prefetch_next(row + c, rows_ahead * pitch);
     T* slab = to + i * tile_rows;
-    for (std::int64_t s = 0; s < whole; ++s, row += tile_rows, slab += step)
-      std::memcpy(slab, row, vectors * vector_bytes);
-    std::fill(std::copy_n(row, m - whole * tile_rows, slab), slab + tile_rows, T(0));
+    std::int64_t at = 0;
+    for (; at + copied <= m; at += tile_rows, slab += step)
+      std::memcpy(slab, row + at, copied * sizeof(T));
+    for (; at < m; at += tile_rows, slab += step)
+      std::fill(std::copy_n(row + at, std::min(tile_rows, m - at), slab), slab + tile_rows, T(0));
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -49,7 +50,9 @@ struct Stored {
 template <class T>
 Stored<T> stored(i64 rows, i64 columns, bool turned, unsigned seed) {
   const i64 pitch = (turned ? rows : columns) + extra;
-  Stored<T> x{numbers<T>(pitch * (turned ? columns : rows), seed), {}};
+  // Nothing lies behind the last element.
+  const i64 size = pitch * (turned ? columns : rows) - extra;
+  Stored<T> x{numbers<T>(std::max<i64>(0, size), seed), {}};
   x.matrix = {x.values.data(), pitch, turned};
   return x;
 }
