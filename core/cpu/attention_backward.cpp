@@ -103,7 +103,7 @@ void Job<T>::tile_gradients(const Tile& tile, const QuerySpan& at, A* dk, A* dv,
     const Panels<T> queries =
         gemm_.panels(plain + at.place * wide, at.span->size()).from(tile.column, 0);
     each_rows(tile.band, tile.rows, tile.columns, row_step<T>, [&](Interval some, Interval seen) {
-      const Interval of_queries = whole_units<T>(seen);
+      const Interval of_queries = rounded<T>(seen);
       gemm_.run(to + some.begin * pitch, pitch,
                 {scores + some.begin * query_columns + of_queries.begin, query_columns},
                 queries.from(of_queries.begin, 0), {some.size(), dim, of_queries.size(), true},
@@ -122,7 +122,7 @@ void Job<T>::tile_gradients(const Tile& tile, const QuerySpan& at, A* dk, A* dv,
   A* dq = scratch.dq + (at.place + tile.column) * dim_;
   const Panels<T> keys = gemm_.panels(scratch.k, tile.rows);
   each_columns(tile.band, tile.rows, tile.columns, row_step<T>, [&](Interval seen, Interval some) {
-    const Interval of_keys = whole_units<T>(seen);
+    const Interval of_keys = rounded<T>(seen);
     gemm_.run(dq + some.begin * dim_, dim_, turned.from(some.begin, of_keys.begin),
               keys.from(of_keys.begin, 0), {some.size(), dim_, of_keys.size(), true}, scratch.gemm);
   });

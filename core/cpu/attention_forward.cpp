@@ -68,7 +68,7 @@ void Job<T>::block_forward(const Tensor& y, const Tensor& lse, const Tensor& q, 
                      scratch.top, scratch.sum, scratch.y, value_dim_});
       const Panels<T> value = values_of(keys, span, kv_head).from(at, 0);
       each_rows(band, rows, columns, row_step<T>, [&](Interval some, Interval seen) {
-        const Interval of_keys = whole_units<T>(seen);
+        const Interval of_keys = rounded<T>(seen);
         gemm_.run(scratch.y + some.begin * value_dim_, value_dim_,
                   {scratch.p + some.begin * key_columns + of_keys.begin, key_columns},
                   value.from(of_keys.begin, 0), {some.size(), value_dim_, of_keys.size(), true},

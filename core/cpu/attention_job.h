@@ -54,22 +54,21 @@ HeadRows<T> head_of(const Tensor& x, i64 head, i64 dim) {
   return {x.data<T>() + head * dim, x.pitch()};
 }
 
-// Sums run over multiples of this. What an operand has beyond its own rows is zero.
-template <class T>
-constexpr i64 depth_unit = std::is_same_v<T, Bf16> ? gemm_block : 1;
+// What sums run over is rounded up where operands are read in blocks; what those have beyond their
+// own rows is zero.
 template <class T>
 constexpr i64 rounded(i64 size) {
-  return (size + depth_unit<T> - 1) / depth_unit<T> * depth_unit<T>;
+  return std::is_same_v<T, Bf16> ? in_blocks(size) : size;
 }
-// Rows of a product at a time where each sums over what its row of scores sees: whole tiles.
 template <class T>
-constexpr i64 row_step = std::is_same_v<T, Bf16> ? gemm_block : 12;
-
-// An interval of what is summed over, rounded to whole units.
-template <class T>
-Interval whole_units(Interval depth) {
-  return {depth.begin / depth_unit<T> * depth_unit<T>, rounded<T>(depth.end)};
+Interval rounded(Interval depth) {
+  return std::is_same_v<T, Bf16>
+             ? Interval{depth.begin / gemm_block * gemm_block, in_blocks(depth.end)}
+             : depth;
 }
+// Rows of a product at a time where each sums over what its row of scores sees.
+template <class T>
+constexpr i64 row_step = std::is_same_v<T, Bf16> ? gemm_block : whole_tiles;
 
 inline i64 last_place(const std::vector<AttentionSpan>& spans) {
   return spans.empty() ? 0 : spans.back().place + in_blocks(spans.back().size());

@@ -100,8 +100,8 @@ void multiply_blocked(C* c, std::int64_t c_pitch, const Matrix<Bf16>& a, const P
     for (std::int64_t row = 0; row < shape.m; row += gemm_block) {
       const std::int64_t rows = std::min(gemm_block, shape.m - row);
       const bool fits = rows == gemm_block && shape.k % gemm_block == 0;
-      part.a = fits ? a.from(row, 0).data
-                    : padded_rows(padded, a.from(row, 0).data, a.pitch, rows, shape.k);
+      const Bf16* first = a.from(row, 0).data;
+      part.a = fits ? first : padded_rows(padded, first, a.pitch, rows, shape.k);
       part.a_pitch = fits ? a.pitch : in_blocks(shape.k);
       multiply_rows(c + row * c_pitch + column, c_pitch, part, rows,
                     std::min(wide, shape.n - column), tile, multiply);

@@ -11,7 +11,7 @@ using i64 = std::int64_t;
 
 // Rows of A of this depth and number stay in the second-level cache while panels of B pass by. The
 // deeper, the less often C is read and written.
-constexpr i64 most_depth = 512, most_rows = 96;
+constexpr i64 most_depth = 512, most_rows = 8 * whole_tiles;
 
 i64 pieces(i64 size, i64 most) {
   return (size + most - 1) / most;

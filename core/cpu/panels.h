@@ -40,6 +40,9 @@ struct Panels {
   }
 };
 
+// Rows of C that are whole tiles with any instruction set.
+constexpr std::int64_t whole_tiles = 12;
+
 template <class T>
 struct PanelKernels {
   using i64 = std::int64_t;

@@ -6,6 +6,7 @@ namespace {
 
 // Two vectors to a row of C, in as many rows as leave registers for B and for an element of A.
 constexpr std::int64_t tile_rows = vector_bytes == 64 ? 12 : vector_bytes == 32 ? 6 : 4;
+static_assert(whole_tiles % tile_rows == 0);
 template <class T>
 constexpr std::int64_t panel_width = 2 * lanes<T>;
 

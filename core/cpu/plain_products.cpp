@@ -42,11 +42,10 @@ void PlainProducts<T>::pack(const std::vector<Right>& all) const {
     const auto& [right, at] = tasks[std::size_t(i)];
     const Matrix<T>& b = right->b;
     const i64 k = right->k, n = right->n;
-    const Panels<T> panels = gemm_.panels(right->panels, k);
     if (b.transposed)
-      gemm_.pack(panels.from(0, at), b.from(0, at), k, std::min(most_columns, n - at));
+      gemm_.pack(right->panels.from(0, at), b.from(0, at), k, std::min(most_columns, n - at));
     else
-      gemm_.pack(panels.from(at, 0), b.from(at, 0), std::min(most_rows, k - at), n);
+      gemm_.pack(right->panels.from(at, 0), b.from(at, 0), std::min(most_rows, k - at), n);
   });
 }
 
@@ -59,9 +58,10 @@ void PlainProducts<T>::multiply(const Tensor& y, const Tensor& x, const Packed& 
   each_group(counts, [&](i64 group, Interval rows) {
     each_part(w.parts, {0, w.outputs}, [&](const Tensor& part, Interval outputs, i64 at) {
       const Matrix<T> b{weights<T>(part, group, 0), w.inputs, is_forward};
-      Right right = is_forward ? Right{b, w.inputs, outputs.size(), panels, 0, at, false}
-                               : Right{b, outputs.size(), w.inputs, panels, at, 0, at > 0};
+      Right right = is_forward ? Right{b, w.inputs, outputs.size(), {}, 0, at, false}
+                               : Right{b, outputs.size(), w.inputs, {}, at, 0, at > 0};
       if (rows.size() == 0) right.k = right.n = 0;
+      right.panels = gemm_.panels(panels, right.k);
       panels += gemm_.packed_size(right.k, right.n);
       rights.push_back(right);
     });
@@ -75,7 +75,7 @@ void PlainProducts<T>::multiply(const Tensor& y, const Tensor& x, const Packed& 
       const Interval columns = tile.columns(right.n);
       gemm_.run(element<T>(y, tile.rows.begin, right.to + columns.begin), y.pitch(),
                 {element<T>(x, tile.rows.begin, right.from), x.pitch()},
-                gemm_.panels(right.panels, right.k).from(0, columns.begin),
+                right.panels.from(0, columns.begin),
                 {tile.rows.size(), columns.size(), right.k, right.adds}, nullptr);
     }
   });
@@ -101,7 +101,10 @@ void PlainProducts<T>::weight_gradient(std::span<const GradientTarget> dws, cons
   auto* panels = reinterpret_cast<T*>(work + std::size_t(workers_.count()) * scratch);
   std::vector<Right> rights;
   each_group(counts, [&](i64, Interval rows) {
-    rights.push_back({{element<T>(x, rows.begin), x.pitch()}, rows.size(), w.inputs, panels});
+    rights.push_back({{element<T>(x, rows.begin), x.pitch()},
+                      rows.size(),
+                      w.inputs,
+                      gemm_.panels(panels, rows.size())});
     panels += gemm_.packed_size(rows.size(), w.inputs);
   });
   pack(rights);
@@ -114,7 +117,7 @@ void PlainProducts<T>::weight_gradient(std::span<const GradientTarget> dws, cons
                   const Right& right = rights[std::size_t(g)];
                   gemm_.run(weights<T>(dw.tensor, g, of_part.begin, inputs.begin), w.inputs,
                             {element<T>(dy, rows.begin, at), dy.pitch(), true},
-                            gemm_.panels(right.panels, right.k).from(0, inputs.begin),
+                            right.panels.from(0, inputs.begin),
                             {of_part.size(), inputs.size(), rows.size(), dw.adds},
                             work + std::size_t(worker) * scratch);
                 });

@@ -31,12 +31,12 @@ class PlainProducts {
  private:
   using i64 = std::int64_t;
 
-  // A right operand [k, n] and where its panels go. Of weights, also what it is multiplied with,
+  // A right operand [k, n] and its panels. Of weights, also what it is multiplied with,
   // columns of the left operand from `from` on, and where that is written or added.
   struct Right {
     Matrix<T> b;
     i64 k = 0, n = 0;
-    T* panels = nullptr;
+    Panels<T> panels;
     i64 from = 0, to = 0;
     bool adds = false;
   };

@@ -10,7 +10,7 @@ Interval share_of(std::int64_t size, std::int64_t i, std::int64_t count) {
 
 std::vector<Tile> tiles_of(std::span<const std::int64_t> counts, int workers) {
   // Multiples of what the loops take at a time, so that few tiles have a rest.
-  constexpr std::int64_t unit = 96, most = 5 * unit, tiles_a_worker = 8;
+  constexpr std::int64_t unit = 8 * whole_tiles, most = 5 * unit, tiles_a_worker = 8;
   std::int64_t whole = 0;
   for (const std::int64_t count : counts) whole += count;
   const std::int64_t wanted = whole / (tiles_a_worker * workers);
@@ -32,7 +32,7 @@ std::vector<std::vector<Piece>> pieces_of(const Packed& w, std::span<const std::
   constexpr std::int64_t least = 8;  // rows that writing zeros is worth
   // In bf16 each piece packs its x again.
   const std::int64_t outputs_a_part = 128, parts_a_worker = w.type == DType::bf16 ? 1 : 6;
-  const std::int64_t block = w.type == DType::bf16 ? gemm_block : 12;
+  const std::int64_t block = w.type == DType::bf16 ? gemm_block : whole_tiles;
   const std::int64_t blocks = (w.outputs + block - 1) / block, groups = std::ssize(counts);
   std::vector<std::vector<Piece>> parts;
   if (groups == 1 && blocks < workers) {

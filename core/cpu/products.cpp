@@ -39,7 +39,7 @@ struct Products::State {
   std::size_t chunk_bytes(const Packed& w) const {
     return aligned(std::size_t(blocked_size(chunk_rows, w.inputs)) * sizeof(Bf16));
   }
-  // A worker's: of products, then a chunk of x in blocks, then one of dy', [outputs, rows].
+  // A worker's: of products, then a chunk of x in panels, then one of dy', [outputs, rows].
   std::size_t worker_bytes(const Packed& w) const {
     return gemm_bytes(w) + chunk_bytes(w) + std::size_t(chunk_outputs * chunk_rows) * sizeof(Bf16);
   }
