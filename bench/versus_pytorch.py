@@ -8,7 +8,8 @@ PYTHON is one with torch (bench/peer/README.md). SECTION:
   ranks    two ranks of one thread, and eight, beside one of two threads at the same global batch; and DDP
   growth   longer sequences, more and smaller experts, a model of twice the width and depth: ours alone
   gemm     the models' products alone, beside the fastest library that PyTorch has for each
-  quality  the mean loss of the last 20 of 300 steps at sequence 256 and 2 threads; once, whatever --rounds
+  quality  the mean loss of the last 20 of 300 steps at sequence 256 and 2 threads, and then bits per byte of
+           held-out text; once, whatever --rounds
   all      (default) all but quality
 --only: cases whose name has TEXT. Markdown goes to standard output, progress to standard error. PENTAFOLD_BUILD:
 the build to measure.
@@ -90,12 +91,13 @@ def ours(case, steps, changes=(), ranks=1):
              f"train.micro_batch={rows // ranks}", "train.sample_bytes=0", "checkpoint.every=0", *changes,
              "--ranks", ranks, "--threads", case.threads], on_line)
         metrics = [json.loads(line) for line in open(f"{folder}/run/metrics.jsonl")]
-    metrics = [step for step in metrics if "loss" in step]
+    losses, evaluated = ([line for line in metrics if key in line] for key in ("loss", "heldout"))
     share = re.search(r"([\d.]+)% of this machine's GEMM rate", output)
-    rates = [step["tokens_per_s"] for step in metrics]
+    rates = [step["tokens_per_s"] for step in losses]
     return {"rate": statistics.median(steady(rates)), "memory": usage.ru_maxrss / 1024, "first": first[0],
             "first_begins": first[0] - TOKENS / rates[0], "share": float(share[1]) / 100,
-            "losses": [step["loss"] for step in metrics]}
+            "losses": [step["loss"] for step in losses],
+            "heldout": statistics.mean(evaluated[-1]["heldout"].values()) if evaluated else math.nan}
 
 
 def peer(case, steps, *options, ranks=1):
@@ -104,7 +106,8 @@ def peer(case, steps, *options, ranks=1):
                      steps, *options, "--data", *CORPORA])
     result = json.loads(output.splitlines()[-1])
     return {"rate": result["tokens_per_s"], "memory": result["peak_rss_mib"], "first": result["first_step_s"],
-            "loss": result["loss_last"]}
+            "loss": result["loss_last"],
+            "heldout": statistics.mean(result.get("heldout_bits_per_byte", {"": math.nan}).values())}
 
 
 def products(program, dtype, threads, shapes):
@@ -295,20 +298,24 @@ def gemm(options):
 def quality(options):
     table("Mean loss of the last 20 of 300 steps of 4,096 tokens, sequence 256, 2 threads: windows of the same bytes in "
           "the same shares, drawn by each program's own random numbers; the same learning rates (50 steps of warmup, "
-          "cosine to a tenth). The error is that of our mean, from its 20 steps.",
-          "case", "ours", "PyTorch", "ratio", "error")
+          "cosine to a tenth). The error is that of our mean, from its 20 steps. After them both read the same held-out "
+          "bytes, 200 windows of each of the four sources: the mean of the sources' bits per byte.",
+          "case", "loss", "PyTorch", "ratio", "error", "held out", "PyTorch", "ratio")
     of_peer = {}
     for case in cases():
         if options.only not in name_of(case):
             continue
-        losses = ours(case, 300)["losses"][-20:]
-        progress(f"{name_of(case)}: ours {statistics.mean(losses):.4f}")
+        mine = ours(case, 300, ["data.heldout_windows=200"])
+        last = mine["losses"][-20:]
+        mean, error = statistics.mean(last), statistics.stdev(last) / math.sqrt(len(last))
+        progress(f"{name_of(case)}: ours {mean:.4f}, held out {mine['heldout']:.4f}")
         same = case._replace(dtype=stand_in(case.dtype))
         if same not in of_peer:
-            of_peer[same] = peer(same, 300, "--cosine")["loss"]
-        mean, error = statistics.mean(losses), statistics.stdev(losses) / math.sqrt(len(losses))
-        row(f"{case.model} {case.dtype}", f"{mean:.4f}", f"{of_peer[same]:.4f} ({same.dtype})",
-            f"**{mean / of_peer[same]:.3f}**", f"{error / mean:.1%}")
+            of_peer[same] = peer(same, 300, "--cosine", "--heldout")
+        theirs = of_peer[same]
+        row(f"{case.model} {case.dtype}", f"{mean:.4f}", f"{theirs['loss']:.4f} ({same.dtype})",
+            f"**{mean / theirs['loss']:.3f}**", f"{error / mean:.1%}", f"{mine['heldout']:.4f}",
+            f"{theirs['heldout']:.4f}", f"**{mine['heldout'] / theirs['heldout']:.3f}**")
 
 
 SECTIONS = {"speed": speed, "ranks": ranks, "growth": growth, "gemm": gemm, "quality": quality}
