@@ -25,23 +25,6 @@ using i64 = std::int64_t;
 constexpr i64 query_rows = 64, key_columns = 128;
 constexpr i64 key_rows = 64, query_columns = 128;
 
-// Cuts a workspace into arrays. With no workspace it only counts.
-class Cutter {
- public:
-  explicit Cutter(std::byte* at) : begin_(at), at_(at) {}
-  template <class T>
-  T* cut(i64 size) {
-    T* here = reinterpret_cast<T*>(at_);
-    at_ += aligned(std::size_t(size) * sizeof(T));
-    return here;
-  }
-  std::size_t bytes() const { return std::size_t(at_ - begin_); }
-
- private:
-  std::byte* begin_;
-  std::byte* at_;
-};
-
 template <class T>
 struct HeadRows {
   T* data;  // of row 0

@@ -7,20 +7,25 @@
 namespace pf {
 
 template <class T>
-std::size_t PlainProducts<T>::scratch_bytes(const Packed& w, i64 rows) const {
-  return gemm_.scratch_bytes(w.outputs, rows);
+typename PlainProducts<T>::Scratch PlainProducts<T>::scratch(std::byte* work, i64 rows,
+                                                             const Packed& w) const {
+  rows = std::min(rows, gradient_rows);
+  Cutter cutter(work);
+  Scratch found{};
+  found.gemm = cutter.cut<std::byte>(i64(gemm_.scratch_bytes(w.outputs, rows)));
+  found.panels = cutter.cut<T>(gemm_.packed_size(rows, w.inputs));
+  found.bytes = cutter.bytes();
+  return found;
 }
 
-// Panels of the weights; for weight gradients each worker's scratch, then panels of x.
+// Panels of the weights, or what workers have.
 template <class T>
 std::size_t PlainProducts<T>::workspace(i64 rows, const Packed& w) const {
   i64 forward = 0;
   for (const Tensor& part : w.parts) forward += gemm_.packed_size(w.inputs, outputs_of(part));
-  const i64 backward = gemm_.packed_size(w.outputs, w.inputs);
-  const i64 panels = std::max({w.groups * forward, w.groups * backward,  //
-                               gemm_.packed_size(rows, w.inputs)});
-  return std::size_t(workers_.count()) * scratch_bytes(w, rows) +
-         aligned(std::size_t(panels) * sizeof(T));
+  const i64 panels = w.groups * std::max(forward, gemm_.packed_size(w.outputs, w.inputs));
+  return std::max(std::size_t(panels) * sizeof(T),
+                  std::size_t(workers_.count()) * scratch(nullptr, rows, w).bytes);
 }
 
 template <class T>
@@ -94,33 +99,31 @@ void PlainProducts<T>::input_gradient(const Tensor& dx, const Tensor& dy, const 
 }
 
 template <class T>
+void PlainProducts<T>::gradient(std::span<const GradientTarget> dws, const Tensor& dy,
+                                const Tensor& x, const Packed& w, const Piece& piece,
+                                const Scratch& scratch) const {
+  each_chunk(piece.rows, [&](Interval chunk) {
+    const i64 k = chunk.size(), inputs = piece.inputs.size();
+    const Panels<T> panels = gemm_.panels(scratch.panels, k);
+    gemm_.pack(panels, {element<T>(x, chunk.begin, piece.inputs.begin), x.pitch()}, k, inputs);
+    each_part(dws, piece.outputs, [&](const GradientTarget& dw, Interval of_part, i64 at) {
+      gemm_.run(weights<T>(dw.tensor, piece.group, of_part.begin, piece.inputs.begin), w.inputs,
+                {element<T>(dy, chunk.begin, at), dy.pitch(), true}, panels,
+                {of_part.size(), inputs, k, dw.adds || chunk.begin > piece.rows.begin},
+                scratch.gemm);
+    });
+  });
+}
+
+template <class T>
 void PlainProducts<T>::weight_gradient(std::span<const GradientTarget> dws, const Tensor& dy,
                                        const Tensor& x, const Packed& w,
                                        std::span<const i64> counts, std::byte* work) const {
-  const std::size_t scratch = scratch_bytes(w, x.rows());
-  auto* panels = reinterpret_cast<T*>(work + std::size_t(workers_.count()) * scratch);
-  std::vector<Right> rights;
-  each_group(counts, [&](i64, Interval rows) {
-    rights.push_back({{element<T>(x, rows.begin), x.pitch()},
-                      rows.size(),
-                      w.inputs,
-                      gemm_.panels(panels, rows.size())});
-    panels += gemm_.packed_size(rows.size(), w.inputs);
-  });
-  pack(rights);
   const auto parts = pieces_of(w, counts, workers_.count());
+  const std::size_t bytes = scratch(nullptr, x.rows(), w).bytes;
   workers_.each(std::ssize(parts), [&](i64 i, int worker) {
-    for (const auto& [group, rows, outputs, inputs] : parts[std::size_t(i)])
-      each_part(dws, outputs,
-                [&, g = group, rows = rows, inputs = inputs](const GradientTarget& dw,
-                                                             Interval of_part, i64 at) {
-                  const Right& right = rights[std::size_t(g)];
-                  gemm_.run(weights<T>(dw.tensor, g, of_part.begin, inputs.begin), w.inputs,
-                            {element<T>(dy, rows.begin, at), dy.pitch(), true},
-                            right.panels.from(0, inputs.begin),
-                            {of_part.size(), inputs.size(), rows.size(), dw.adds},
-                            work + std::size_t(worker) * scratch);
-                });
+    for (const Piece& piece : parts[std::size_t(i)])
+      gradient(dws, dy, x, w, piece, scratch(work + std::size_t(worker) * bytes, x.rows(), w));
   });
 }
 

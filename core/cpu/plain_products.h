@@ -1,4 +1,4 @@
-// The products of f32 and f64: what is read again and again of a call is packed first.
+// The products of f32 and f64: what is read again and again is packed first.
 #pragma once
 
 #include <cstddef>
@@ -31,8 +31,8 @@ class PlainProducts {
  private:
   using i64 = std::int64_t;
 
-  // A right operand [k, n] and its panels. Of weights, also what it is multiplied with,
-  // columns of the left operand from `from` on, and where that is written or added.
+  // A part of a weight as right operand [k, n] and its panels, the columns of the left operand from
+  // `from` on that it is multiplied with, and where that is written or added.
   struct Right {
     Matrix<T> b;
     i64 k = 0, n = 0;
@@ -45,7 +45,16 @@ class PlainProducts {
   // other.
   void multiply(const Tensor& y, const Tensor& x, const Packed& w, std::span<const i64> counts,
                 bool is_forward, std::byte* work) const;
-  std::size_t scratch_bytes(const Packed& w, i64 rows) const;
+  // A worker's of weight gradients: what A takes, then a chunk of x in panels.
+  struct Scratch {
+    std::byte* gemm;
+    T* panels;
+    std::size_t bytes;
+  };
+  Scratch scratch(std::byte* work, i64 rows, const Packed& w) const;
+  // dw (+)= dy' x of a piece of any size.
+  void gradient(std::span<const GradientTarget> dws, const Tensor& dy, const Tensor& x,
+                const Packed& w, const Piece& piece, const Scratch& scratch) const;
 
   Workers& workers_;
   Gemm<T> gemm_;

@@ -25,37 +25,35 @@ std::vector<Tile> tiles_of(std::span<const std::int64_t> counts, int workers) {
   return tiles;
 }
 
-// Blocks of outputs, of what loops take at a time, of all groups stand in a line, each as long as
-// its group has rows. One group's outputs may be too few: then inputs are divided.
+// What is divided is the longer of outputs and inputs, as each piece packs anew what it takes of
+// the shorter. Blocks of it, of what loops take at a time, of all groups stand in a line, each as
+// long as its group has rows.
 std::vector<std::vector<Piece>> pieces_of(const Packed& w, std::span<const std::int64_t> counts,
                                           int workers) {
   constexpr std::int64_t least = 8;  // rows that writing zeros is worth
-  // In bf16 each piece packs its x again.
-  const std::int64_t outputs_a_part = 128, parts_a_worker = w.type == DType::bf16 ? 1 : 6;
-  const std::int64_t block = w.type == DType::bf16 ? gemm_block : whole_tiles;
-  const std::int64_t blocks = (w.outputs + block - 1) / block, groups = std::ssize(counts);
-  std::vector<std::vector<Piece>> parts;
-  if (groups == 1 && blocks < workers) {
-    for (int i = 0; i < workers; ++i)
-      if (const Interval inputs = share_of(w.inputs, i, workers); inputs.size() > 0)
-        parts.push_back({{0, {0, counts[0]}, {0, w.outputs}, inputs}});
-    return parts;
-  }
-  parts.resize(std::size_t(std::clamp<std::int64_t>(groups * w.outputs / outputs_a_part, workers,
-                                                    parts_a_worker * workers)));
+  const std::int64_t groups = std::ssize(counts);
+  const bool by_inputs = w.inputs > w.outputs;
+  const std::int64_t block = by_inputs || w.type == DType::bf16 ? gemm_block : whole_tiles;
+  const std::int64_t divided = by_inputs ? w.inputs : w.outputs;
+  const std::int64_t blocks = (divided + block - 1) / block;
+  std::vector<std::vector<Piece>> parts(std::size_t(groups > workers ? 4 * workers : workers));
   std::int64_t whole = 0, begin = 0;
   for (const std::int64_t count : counts) whole += (count + least) * blocks;
   each_group(counts, [&](std::int64_t group, Interval rows) {
     const std::int64_t length = rows.size() + least;
-    const auto output_at = [&](std::int64_t place) {
+    const auto place_at = [&](std::int64_t place) {
       const std::int64_t number = (place - begin + length - 1) / length;
-      return std::min(w.outputs, std::clamp<std::int64_t>(number, 0, blocks) * block);
+      return std::min(divided, std::clamp<std::int64_t>(number, 0, blocks) * block);
     };
     for (std::size_t i = 0; i < parts.size(); ++i) {
-      const Interval outputs{
-          output_at(std::max(begin, whole * std::int64_t(i) / std::ssize(parts))),
-          output_at(std::max(begin, whole * std::int64_t(i + 1) / std::ssize(parts)))};
-      if (outputs.size() > 0) parts[i].push_back({group, rows, outputs, {0, w.inputs}});
+      const Interval mine{
+          place_at(std::max(begin, whole * std::int64_t(i) / std::ssize(parts))),
+          place_at(std::max(begin, whole * std::int64_t(i + 1) / std::ssize(parts)))};
+      if (mine.size() == 0) continue;
+      if (by_inputs)
+        parts[i].push_back({group, rows, {0, w.outputs}, mine});
+      else
+        parts[i].push_back({group, rows, mine, {0, w.inputs}});
     }
     begin += length * blocks;
   });

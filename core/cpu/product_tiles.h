@@ -30,6 +30,10 @@ struct Tile {
 // w is used for many rows.
 std::vector<Tile> tiles_of(std::span<const std::int64_t> counts, int workers);
 
+// Rows whose outer products are added up at a time in a weight gradient: what a worker takes of dy
+// and of x stays in the second-level cache.
+constexpr std::int64_t gradient_rows = 512;
+
 // A part of a weight gradient: outputs x inputs of a group, from its rows.
 struct Piece {
   std::int64_t group = 0;
@@ -53,6 +57,19 @@ inline std::int64_t outputs_of(const Tensor& part) {
 }
 inline std::int64_t outputs_of(const GradientTarget& part) {
   return part.tensor.extent(-2);
+}
+
+// f(rows of it) for chunks of equal size but the last; of no rows, one that is empty.
+template <class F>
+void each_chunk(Interval rows, F f) {
+  const std::int64_t chunks =
+      std::max<std::int64_t>(1, (rows.size() + gradient_rows - 1) / gradient_rows);
+  const std::int64_t size = std::max(gemm_block, in_blocks((rows.size() + chunks - 1) / chunks));
+  std::int64_t begin = rows.begin;
+  do {
+    f(Interval{begin, std::min(begin + size, rows.end)});
+    begin += size;
+  } while (begin < rows.end);
 }
 
 // f(part, columns of the part, the first one's place among the stacked) for what parts have of

@@ -12,9 +12,8 @@
 namespace pf {
 namespace {
 
-// Rows whose outer products are added up at a time, and outputs of one such product: what they take
-// of dy and of x stays in the second-level cache.
-constexpr std::int64_t chunk_rows = 512, chunk_outputs = 256;
+// Outputs of one product of a weight gradient.
+constexpr std::int64_t chunk_outputs = 256;
 constexpr std::int64_t pack_outputs = 64;
 
 std::byte* bytes_of(const Tensor& work) {
@@ -34,14 +33,15 @@ struct Products::State {
     return aligned(std::size_t(pack_outputs * w.inputs) * sizeof(Bf16));
   }
   std::size_t gemm_bytes(const Packed& w) const {
-    return aligned(gemm.scratch_bytes(std::max({w.inputs, w.outputs, chunk_rows})));
+    return aligned(gemm.scratch_bytes(std::max({w.inputs, w.outputs, gradient_rows})));
   }
   std::size_t chunk_bytes(const Packed& w) const {
-    return aligned(std::size_t(blocked_size(chunk_rows, w.inputs)) * sizeof(Bf16));
+    return aligned(std::size_t(blocked_size(gradient_rows, w.inputs)) * sizeof(Bf16));
   }
   // A worker's: of products, then a chunk of x in panels, then one of dy', [outputs, rows].
   std::size_t worker_bytes(const Packed& w) const {
-    return gemm_bytes(w) + chunk_bytes(w) + std::size_t(chunk_outputs * chunk_rows) * sizeof(Bf16);
+    return gemm_bytes(w) + chunk_bytes(w) +
+           std::size_t(chunk_outputs * gradient_rows) * sizeof(Bf16);
   }
 
   void pack_outputs_of(Packed& w, std::int64_t group, Interval outputs, const Bf16* plain) const {
@@ -72,38 +72,28 @@ struct Products::State {
     });
   }
 
-  // dw (+)= dy' x; outputs are the stacked ones.
-  void blocked_gradient(std::span<const GradientTarget> dws, const Tensor& dy, const Tensor& x,
-                        const Packed& w, const Piece& piece, std::byte* work) const {
-    const auto& [group, rows, outputs, inputs] = piece;
-    auto* b = reinterpret_cast<Bf16*>(work + gemm_bytes(w));
-    auto* a = reinterpret_cast<Bf16*>(work + gemm_bytes(w) + chunk_bytes(w));
-    for (std::int64_t row = rows.begin; row < rows.end; row += chunk_rows) {
-      const std::int64_t k = std::min(chunk_rows, rows.end - row);
-      const Panels<Bf16> panels = gemm.panels(b, k);
-      gemm.pack(panels, {element<Bf16>(x, row, inputs.begin), x.pitch()}, k, inputs.size());
-      for (std::int64_t first = outputs.begin; first < outputs.end; first += chunk_outputs) {
-        const Interval some{first, std::min(outputs.end, first + chunk_outputs)};
-        gemm.transpose(a, chunk_rows, element<Bf16>(dy, row, first), dy.pitch(), k, some.size());
-        each_part(dws, some, [&](const GradientTarget& dw, Interval of_part, std::int64_t at) {
-          gemm.run(weights<float>(dw.tensor, piece.group, of_part.begin, piece.inputs.begin),
-                   w.inputs, {a + (at - first) * chunk_rows, chunk_rows}, panels,
-                   {of_part.size(), piece.inputs.size(), in_blocks(k),
-                    dw.adds || row > piece.rows.begin},
-                   work);
-        });
-      }
-    }
-  }
-
-  // Of a piece of any size.
+  // dw (+)= dy' x of a piece of any size; outputs are the stacked ones.
   void gradient(std::span<const GradientTarget> dws, const Tensor& dy, const Tensor& x,
                 const Packed& w, const Piece& piece, std::byte* work) const {
-    if (piece.rows.size() > 0) return blocked_gradient(dws, dy, x, w, piece, work);
-    each_part(dws, piece.outputs, [&](const GradientTarget& dw, Interval of_part, std::int64_t) {
-      for (std::int64_t r = of_part.begin; r < of_part.end && !dw.adds; ++r)
-        std::fill_n(weights<float>(dw.tensor, piece.group, r, piece.inputs.begin),
-                    piece.inputs.size(), 0.0f);
+    auto* b = reinterpret_cast<Bf16*>(work + gemm_bytes(w));
+    auto* a = reinterpret_cast<Bf16*>(work + gemm_bytes(w) + chunk_bytes(w));
+    each_chunk(piece.rows, [&](Interval chunk) {
+      const std::int64_t k = chunk.size(), inputs = piece.inputs.size();
+      const Panels<Bf16> panels = gemm.panels(b, k);
+      gemm.pack(panels, {element<Bf16>(x, chunk.begin, piece.inputs.begin), x.pitch()}, k, inputs);
+      for (std::int64_t first = piece.outputs.begin; first < piece.outputs.end;
+           first += chunk_outputs) {
+        const Interval some{first, std::min(piece.outputs.end, first + chunk_outputs)};
+        gemm.transpose(a, gradient_rows, element<Bf16>(dy, chunk.begin, first), dy.pitch(), k,
+                       some.size());
+        each_part(dws, some, [&](const GradientTarget& dw, Interval of_part, std::int64_t at) {
+          gemm.run(
+              weights<float>(dw.tensor, piece.group, of_part.begin, piece.inputs.begin), w.inputs,
+              {a + (at - first) * gradient_rows, gradient_rows}, panels,
+              {of_part.size(), inputs, in_blocks(k), dw.adds || chunk.begin > piece.rows.begin},
+              work);
+        });
+      }
     });
   }
 };

@@ -72,5 +72,21 @@ TEST(ProductTiles, PiecesHoldEachWeightOnce) {
       }
 }
 
+TEST(ProductTiles, ChunksFollowOneAnotherAndAreOfLikeSize) {
+  for (const std::int64_t rows : {0, 1, 31, 512, 513, 1030, 4096}) {
+    std::vector<Interval> chunks;
+    each_chunk({7, 7 + rows}, [&](Interval chunk) { chunks.push_back(chunk); });
+    EXPECT_EQ(std::ssize(chunks), std::max<std::int64_t>(1, (rows + 511) / 512)) << rows;
+    std::int64_t end = 7;
+    for (const Interval& chunk : chunks) {
+      EXPECT_EQ(chunk.begin, end);
+      EXPECT_LE(chunk.size(), chunks[0].size());
+      end = chunk.end;
+    }
+    EXPECT_EQ(end, 7 + rows);
+    EXPECT_LE(chunks[0].size() - chunks.back().size(), gemm_block * std::ssize(chunks)) << rows;
+  }
+}
+
 }  // namespace
 }  // namespace pf
