@@ -97,7 +97,7 @@ def ours(case, steps, changes=(), ranks=1):
     return {"rate": statistics.median(steady(rates)), "memory": usage.ru_maxrss / 1024, "first": first[0],
             "first_begins": first[0] - TOKENS / rates[0], "share": float(share[1]) / 100,
             "losses": [step["loss"] for step in losses],
-            "heldout": statistics.mean(evaluated[-1]["heldout"].values()) if evaluated else math.nan}
+            "heldout": statistics.mean(evaluated[-1]["heldout"].values())}
 
 
 def peer(case, steps, *options, ranks=1):

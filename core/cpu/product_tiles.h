@@ -64,7 +64,7 @@ template <class F>
 void each_chunk(Interval rows, F f) {
   const std::int64_t chunks =
       std::max<std::int64_t>(1, (rows.size() + gradient_rows - 1) / gradient_rows);
-  const std::int64_t size = std::max(gemm_block, in_blocks((rows.size() + chunks - 1) / chunks));
+  const std::int64_t size = in_blocks((rows.size() + chunks - 1) / chunks);
   std::int64_t begin = rows.begin;
   do {
     f(Interval{begin, std::min(begin + size, rows.end)});
