@@ -63,6 +63,8 @@ TEST(ProductTiles, PiecesHoldEachWeightOnce) {
             const auto before = counts.begin() + piece.group;
             EXPECT_EQ(piece.rows.begin, sum({counts.begin(), before}));
             EXPECT_EQ(piece.rows.size(), *before);
+            ASSERT_LE(piece.outputs.end, w.outputs);
+            ASSERT_LE(piece.inputs.end, w.inputs);
             for (std::int64_t o = piece.outputs.begin; o < piece.outputs.end; ++o)
               for (std::int64_t i = piece.inputs.begin; i < piece.inputs.end; ++i)
                 ++seen[std::size_t(piece.group * of_group + o * w.inputs + i)];
